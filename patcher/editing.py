@@ -1,0 +1,265 @@
+"""Edits that a rewrite can ask for, formatted as the file around them, and their execution.
+
+An edit maps a node of the module to what stands there afterwards. Nothing else moves: a statement
+that is removed takes its own line with it, and no comment or blank line above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import libcst as cst
+
+from patcher.reading import Value, dotted, fields, walk
+
+WIDTH = 80
+"""Columns that vLLM's formatters (yapf, later ruff) allow a line."""
+
+
+def assign_pair(
+    module: cst.Module,
+    inside: Sequence[cst.ClassDef | cst.FunctionDef],
+    assign: cst.Assign,
+    first: cst.Name,
+    second: cst.Name,
+    call: cst.CSTNode,
+) -> cst.Assign:
+    """``first, second = call`` in place of ``assign``, wrapped where the line gets too long.
+
+    ``inside`` are the definitions around the statement, which tell its indentation.
+    """
+    assert isinstance(call, cst.Call)
+    elements = [cst.Element(first.with_changes(lpar=(), rpar=())), cst.Element(second)]
+    target = cst.Tuple(elements, lpar=(), rpar=())
+    pair = assign.with_changes(
+        targets=[assign.targets[0].with_changes(target=target)],
+        value=call.with_changes(lpar=(), rpar=()),
+    )
+    lines = module.code_for_node(pair).splitlines()
+    if len(lines) > 1:
+        return pair
+    indent = sum(len(_indent(module, each.body).expandtabs(8)) for each in inside)
+    widest = max(len(line) for line in module.code.split("\n"))
+    if indent + len(lines[0]) > max(WIDTH, widest):
+        pair = pair.with_changes(value=_wrap(module, call))
+    return pair
+
+
+def _indent(module: cst.Module, block: cst.BaseSuite) -> str:
+    own = block.indent if isinstance(block, cst.IndentedBlock) else ""
+    return module.default_indent if own is None else own
+
+
+def _wrap(module: cst.Module, call: cst.Call) -> cst.Call:
+    """The arguments on a line of their own, as the file itself wraps a call of this shape."""
+    model = next((n for n in walk(module) if _is_wrapped_alike(n, call)), None)
+    if model is None:
+        indent = cst.SimpleWhitespace(module.default_indent)
+        hanging = cst.ParenthesizedWhitespace(indent=True, last_line=indent)
+        return call.with_changes(whitespace_before_args=hanging)
+    assert isinstance(model, cst.Call)
+    args = [
+        arg.with_changes(comma=like.comma, whitespace_after_arg=like.whitespace_after_arg)
+        for arg, like in zip(call.args, model.args, strict=True)
+    ]
+    return call.with_changes(args=args, whitespace_before_args=model.whitespace_before_args)
+
+
+def _is_wrapped_alike(node: cst.CSTNode, call: cst.Call) -> bool:
+    return (
+        isinstance(node, cst.Call)
+        and node is not call
+        and len(node.args) == len(call.args)
+        and (dotted(node.func) or "").endswith("layernorm")
+        and isinstance(node.whitespace_before_args, cst.ParenthesizedWhitespace)
+    )
+
+
+def drop_addend(total: Value, kept: Value) -> dict[cst.CSTNode, cst.CSTNode | None]:
+    """``x = r + x`` loses its line; ``f(r + x)`` and ``y = r + x`` keep ``x`` alone."""
+    node, statement = total.node, total.statement
+    if isinstance(node, cst.AugAssign):
+        return {node: None}
+    assert isinstance(node, cst.BinaryOperation)
+    operand = node.left if total.parts[0] is kept else node.right
+    if (
+        isinstance(statement, cst.Assign)
+        and statement.value is node
+        and len(statement.targets) == 1
+        and dotted(statement.targets[0].target) == dotted(operand)
+    ):
+        return {statement: None}
+    return {node: operand}
+
+
+def add_keyword(call: cst.Call, keyword: str, value: str) -> cst.Call:
+    """The call with ``keyword=value`` as its last argument, laid out as the others are."""
+    new = cst.Arg(
+        cst.Name(value),
+        keyword=cst.Name(keyword),
+        equal=_equal_sign(call),
+    )
+    if not call.args:
+        return call.with_changes(args=[new])
+    *before, last = call.args
+    between = _separator(call)
+    if isinstance(last.comma, cst.Comma):
+        # The trailing comma and what follows go to the new argument, a comment stays behind.
+        new = new.with_changes(
+            comma=_without_comment(last.comma), whitespace_after_arg=last.whitespace_after_arg
+        )
+        last = last.with_changes(comma=_with_comment_of(between, last.comma.whitespace_after))
+    else:
+        after = last.whitespace_after_arg
+        last = last.with_changes(
+            comma=_with_comment_of(between, after), whitespace_after_arg=cst.SimpleWhitespace("")
+        )
+        new = new.with_changes(whitespace_after_arg=_plain(after))
+    return call.with_changes(args=[*before, last, new])
+
+
+def _equal_sign(call: cst.Call) -> cst.AssignEqual:
+    for arg in call.args:
+        if isinstance(arg.equal, cst.AssignEqual):
+            return arg.equal
+    tight = cst.SimpleWhitespace("")
+    return cst.AssignEqual(whitespace_before=tight, whitespace_after=tight)
+
+
+def _separator(call: cst.Call) -> cst.Comma:
+    """What stands between two arguments: the comma of the last pair that is on two lines."""
+    commas = [arg.comma for arg in call.args[:-1] if isinstance(arg.comma, cst.Comma)]
+    wrapped = [c for c in commas if isinstance(c.whitespace_after, cst.ParenthesizedWhitespace)]
+    for comma in reversed(wrapped):
+        return _without_comment(comma)
+    if isinstance(call.whitespace_before_args, cst.ParenthesizedWhitespace) and not commas:
+        return cst.Comma(whitespace_after=_plain(call.whitespace_before_args))
+    return commas[-1] if commas else cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+
+
+def _without_comment(comma: cst.Comma) -> cst.Comma:
+    return comma.with_changes(whitespace_after=_plain(comma.whitespace_after))
+
+
+def _plain(space: cst.BaseParenthesizableWhitespace) -> cst.BaseParenthesizableWhitespace:
+    if not isinstance(space, cst.ParenthesizedWhitespace):
+        return space
+    first = space.first_line.with_changes(comment=None, whitespace=cst.SimpleWhitespace(""))
+    return space.with_changes(first_line=first, empty_lines=())
+
+
+def _with_comment_of(comma: cst.Comma, space: cst.BaseParenthesizableWhitespace) -> cst.Comma:
+    """``comma`` with the comments that ``space`` holds kept where they are."""
+    if not isinstance(space, cst.ParenthesizedWhitespace):
+        return comma
+    after = comma.whitespace_after
+    if not isinstance(after, cst.ParenthesizedWhitespace):
+        if space.first_line.comment is None and not space.empty_lines:
+            return comma
+        after = space
+    kept = after.with_changes(first_line=space.first_line, empty_lines=space.empty_lines)
+    return comma.with_changes(whitespace_after=kept)
+
+
+Edits = Mapping[cst.CSTNode, cst.CSTNode | None]
+
+
+def apply_edits(module: cst.Module, edits: Edits) -> cst.Module:
+    """The module with all of the edits made; fails when one of them finds no place.
+
+    Edits may lie inside what another one puts in place.
+    """
+    done: set[cst.CSTNode] = set()
+
+    def enter(node: cst.CSTNode) -> cst.CSTNode:
+        replacement = edits.get(node)
+        if replacement is None:
+            return node
+        done.add(node)
+        return replacement
+
+    def leave(_: cst.CSTNode, node: cst.CSTNode) -> cst.CSTNode:
+        if isinstance(node, (cst.IndentedBlock, cst.Module)):
+            return _without_gone(node, edits, done)
+        return node
+
+    changed = _rebuilt(module, enter, leave)
+    if len(done) != len(edits):
+        raise AssertionError(f"{len(edits) - len(done)} edits found no place")
+    assert isinstance(changed, cst.Module)
+    return changed
+
+
+def _rebuilt(
+    original: cst.CSTNode,
+    enter: Callable[[cst.CSTNode], cst.CSTNode],
+    leave: Callable[[cst.CSTNode, cst.CSTNode], cst.CSTNode],
+) -> cst.CSTNode:
+    """The tree with ``enter`` applied on the way down and ``leave`` on the way up.
+
+    Does what a LibCST transformer does, several times as fast: untouched nodes are shared.
+    """
+    node = enter(original)
+    changes: dict[str, object] = {}
+    for name in fields(type(node)):
+        old = getattr(node, name)
+        if isinstance(old, cst.CSTNode):
+            new: object = _rebuilt(old, enter, leave)
+        elif isinstance(old, (list, tuple)) and old and isinstance(old[0], cst.CSTNode):
+            each = [_rebuilt(child, enter, leave) for child in old]
+            new = each if any(a is not b for a, b in zip(old, each, strict=True)) else old
+        else:
+            continue
+        if new is not old:
+            changes[name] = new
+    return leave(original, node.with_changes(**changes) if changes else node)
+
+
+def _without_gone(
+    block: cst.IndentedBlock | cst.Module, edits: Edits, done: set[cst.CSTNode]
+) -> cst.CSTNode:
+    """The block without the statements that an edit removes, all comments kept."""
+    body: list[cst.CSTNode] = []
+    above: tuple[cst.EmptyLine, ...] = ()
+    before = len(done)
+    for statement in block.body:
+        inside = statement.body if isinstance(statement, cst.SimpleStatementLine) else [statement]
+        gone = {node for node in inside if node in edits and edits[node] is None}
+        done.update(gone)
+        if len(gone) == len(inside):
+            above += tuple(statement.leading_lines)
+            continue
+        if gone:
+            rest = [node for node in inside if node not in gone]
+            rest[-1] = rest[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+            statement = statement.with_changes(body=rest)
+        if above:
+            lines = (*above, *statement.leading_lines)
+            statement, above = statement.with_changes(leading_lines=lines), ()
+        body.append(statement)
+    if len(done) == before:
+        return block
+    return block.with_changes(body=body, footer=(*above, *block.footer))
+
+
+def line_numbers(module: cst.Module, nodes: Iterable[cst.CSTNode]) -> dict[cst.CSTNode, int]:
+    """The line, from 1, on which each of these nodes of the module starts.
+
+    Found by printing the module with a mark in front of each: LibCST's own position metadata
+    takes as long to import as the rest of LibCST.
+    """
+    anchors = {
+        node: next((n for n in walk(node) if isinstance(n, cst.BaseExpression)), node)
+        for node in nodes
+    }
+    marks = {anchor: f"__glmpatch_mark_{i}__" for i, anchor in enumerate(set(anchors.values()))}
+
+    def leave(original: cst.CSTNode, node: cst.CSTNode) -> cst.CSTNode:
+        mark = marks.get(original)
+        return cst.BinaryOperation(cst.Name(mark), cst.Add(), node) if mark else node  # type: ignore[arg-type]
+
+    marked = _rebuilt(module, lambda node: node, leave)
+    assert isinstance(marked, cst.Module)
+    code = marked.code
+    lines = {anchor: code.partition(mark)[0].count("\n") + 1 for anchor, mark in marks.items()}
+    return {node: lines[anchor] for node, anchor in anchors.items()}

@@ -1,0 +1,119 @@
+"""What the patches mean for one target: reads the files, asks the rewriting, writes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patcher import receipts
+from patcher.errors import Exit, Failure
+from patcher.patch import Patch, PatchState
+from patcher.receipts import Receipt
+from patcher.rewriting import Plan, make_plan, sha256
+from patcher.target import Target
+
+
+@dataclass(frozen=True)
+class Examination:
+    """One patch on one target. ``plan`` is None where there is no file to judge."""
+
+    patch: Patch
+    path: Path
+    state: PatchState
+    plan: Plan | None
+    receipt: Receipt | None
+    covered: bool
+    """Whether the patch is meant for this version."""
+    problem: str = ""
+    line: int | None = None
+
+    @property
+    def defect(self) -> bool:
+        """A version that is not covered, whose file has exactly the known defect."""
+        return (
+            self.state is PatchState.NOT_APPLICABLE
+            and self.plan is not None
+            and self.plan.state is PatchState.NEEDED
+        )
+
+    @property
+    def stale_receipt(self) -> bool:
+        """A receipt of another file than the one that is there; it is named and ignored."""
+        if self.receipt is None:
+            return False
+        now = sha256(self.plan.before) if self.plan is not None else ""
+        return now not in (self.receipt.before, self.receipt.after)
+
+    @property
+    def place(self) -> str:
+        """File and line, as far as known, for a message."""
+        return f"{self.path}:{self.line}" if self.line else str(self.path)
+
+
+def examine(target: Target, patch: Patch, any_version: bool = False) -> Examination:
+    """The state of a patch on a target; derived from the file, never from a receipt alone."""
+    path = target.root / patch.file
+    covered = any_version or (target.version is not None and patch.covers(target.version))
+    receipt = receipts.read(target, patch)
+    problem = _refusal(target, path)
+    if problem:
+        missing = not os.path.lexists(path)
+        state = PatchState.NOT_APPLICABLE
+        if covered and not (missing and any_version):
+            state = PatchState.DRIFTED
+        return Examination(patch, path, state, None, receipt, covered, problem)
+    data = read(path)
+    plan = make_plan(patch, data)
+    mine = receipt is not None and receipt.after == sha256(data)
+    state = plan.state
+    if state is PatchState.FIXED and mine:
+        state = PatchState.APPLIED
+    elif not covered:
+        state = PatchState.NOT_APPLICABLE
+    lost = next((f for f in plan.findings if f.reason), None)
+    problem, line = plan.problem, plan.line
+    if not problem and lost is not None:
+        problem, line = f"{lost.rewrite}: {lost.reason}", lost.line
+    return Examination(patch, path, state, plan, receipt, covered, problem, line)
+
+
+def examine_all(
+    target: Target, patches: Sequence[Patch], any_version: bool = False
+) -> tuple[Examination, ...]:
+    return tuple(examine(target, patch, any_version) for patch in patches)
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(
+            Exit.TARGET,
+            f"cannot read {path}: {error.strerror}",
+            "run as a user who may read the environment of vLLM",
+        ) from error
+
+
+def _refusal(target: Target, path: Path) -> str:
+    """Why this path is none that glmpatch reads and replaces; empty when it is one.
+
+    The file itself may be a link to a regular file (uv and conda link files), the folders between
+    the package and it may not: what they lead to belongs to somebody else.
+    """
+    folder = target.package
+    for part in path.parent.relative_to(target.package).parts:
+        folder = folder / part
+        if folder.is_symlink():
+            return f"{folder} is a symbolic link to another folder"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "a link that leads nowhere" if path.is_symlink() else "the file is missing"
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
+    if not stat.S_ISREG(mode):
+        return "not a regular file"
+    return ""

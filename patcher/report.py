@@ -1,0 +1,266 @@
+"""What a command says: text, unified diff, JSON. Data goes to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from patcher.errors import Exit, Failure
+
+if TYPE_CHECKING:
+    from patcher.examine import Examination
+    from patcher.patch import Patch
+    from patcher.rewriting import Plan
+    from patcher.target import Target
+    from patcher.verify.driver import Result, Verification
+
+STATE_COLORS = {
+    "needed": "yellow",
+    "applied": "green",
+    "fixed": "green",
+    "drifted": "red",
+    "not-applicable": None,
+    "broken": "yellow",
+    "unrecognized": "red",
+}
+
+
+@dataclass
+class Report:
+    """Collects what a command found; prints it as it goes, or as one JSON object at the end."""
+
+    command: str
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    target: Target | None = None
+    patches: list[dict[str, Any]] = field(default_factory=list)
+    verification: Mapping[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    # -- lines --------------------------------------------------------------------------------
+
+    def data(self, line: str = "") -> None:
+        """A line of what was asked for."""
+        if not self.as_json and not self.quiet:
+            _echo(line)
+
+    def message(self, line: str) -> None:
+        """A line about what was done."""
+        if not self.as_json and not self.quiet:
+            _echo(line, err=True)
+
+    def detail(self, line: str) -> None:
+        """A line that -v asks for."""
+        if self.verbose:
+            self.message(line)
+
+    def warn(self, text: str, hint: str) -> None:
+        self.warnings.append(f"{text}; {hint}")
+        self.message(f"{click.style('warning', fg='yellow')}: {text}")
+        self.hint(hint)
+
+    def hint(self, text: str) -> None:
+        self.message(f"{click.style('hint', fg='cyan')}: {text}")
+
+    def step(self, text: str) -> None:
+        """Progress, on one line that the next one overwrites; shown only on a terminal."""
+        _echo(f"\r\x1b[2K{text}", err=True, nl=False)
+
+    @property
+    def shows_steps(self) -> bool:
+        return sys.stderr.isatty() and not self.as_json and not self.quiet
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def finish(self, code: Exit) -> int:
+        if self.as_json:
+            _echo(json.dumps(self.to_dict(code), indent=2))
+        return int(code)
+
+    def fail(self, failure: Failure) -> int:
+        """The error, its place and the next command; errors are shown with -q too."""
+        if self.as_json:
+            _echo(json.dumps(self.to_dict(failure.code, failure), indent=2))
+        else:
+            _echo(f"{click.style('error', fg='red')}: {failure.message}", err=True)
+            if failure.hint:
+                _echo(f"{click.style('hint', fg='cyan')}: {failure.hint}", err=True)
+        return int(failure.code)
+
+    def to_dict(self, code: Exit, failure: Failure | None = None) -> dict[str, Any]:
+        vllm = None
+        if self.target is not None:
+            vllm = {
+                "version": self.target.version,
+                "path": str(self.target.package),
+                "python": str(self.target.python) if self.target.python else None,
+                "install": self.target.install,
+                "transformers": self.target.transformers,
+            }
+        error = None
+        if failure is not None:
+            error = {"code": int(code), "message": failure.message, "hint": failure.hint}
+        return {
+            "schema": 1,
+            "command": self.command,
+            "exit_code": int(code),
+            "vllm": vllm,
+            "patches": self.patches,
+            "verify": self.verification,
+            "warnings": self.warnings,
+            "error": error,
+        }
+
+    # -- what is in it ------------------------------------------------------------------------
+
+    def show_target(self, target: Target) -> None:
+        self.target = target
+        version = target.version or "of unknown version"
+        kind = {"source": "source tree"}.get(target.install, target.install)
+        self.data(f"vLLM {version} ({kind}) in {target.package}")
+        self.detail(f"interpreter: {target.python}\nreceipts: {target.records}")
+
+    def add(self, examination: Examination, **more: Any) -> None:
+        """Put an examination into the JSON object."""
+        plan = examination.plan
+        self.patches.append(
+            {
+                "id": examination.patch.id,
+                "state": examination.state.value,
+                "file": str(examination.path),
+                "rewrites": rewrites(plan) if plan else [],
+                "known_defect": examination.defect,
+                "problem": examination.problem,
+                **more,
+            }
+        )
+
+    def show(self, examination: Examination) -> None:
+        state = examination.state.value
+        styled = click.style(state, fg=STATE_COLORS[state], bold=state == "needed")
+        self.data(f"{examination.patch.id}: {styled}")
+        if examination.problem and state == "drifted":
+            self.data(f"  {examination.place}: {examination.problem}")
+        plan = examination.plan
+        if plan is None:
+            return
+        if examination.defect or state in ("needed", "drifted"):
+            for each in rewrites(plan):
+                found = click.style(f"{each['state']:<12}", fg=STATE_COLORS.get(each["state"]))
+                where = f"{examination.path}:{each['line']}" if each["line"] else ""
+                self.data(f"  {each['id']:<21} {found} {where}".rstrip())
+        receipt = examination.receipt
+        if receipt is not None and state == "applied":
+            self.detail(f"  by glmpatch {receipt.glmpatch} on {receipt.time}")
+        self.detail(f"  {examination.path}\n  sha256 {plan.sha256}")
+
+    def show_diff(self, examination: Examination) -> str:
+        """The plan as a unified diff that ``patch -p1`` takes, printed and returned."""
+        assert examination.plan is not None
+        text = unified_diff(examination.patch, examination.plan)
+        for line in text.split("\n")[:-1]:
+            color = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            self.data(click.style(line, fg=color) if color else line)
+        return text
+
+    def show_verification(self, verification: Verification) -> None:
+        self.verification = verification.to_dict()
+        name, precision = verification.device, verification.precision
+        self.data(
+            f"proof: vLLM's model file on the {name} in {precision}, against Transformers "
+            "on the same random weights;\n"
+            "       not the engine: its attention kernels, paged cache and compilation were not run"
+        )
+        self.detail("  " + ", ".join(f"{k} {v}" for k, v in verification.versions.items()))
+        for result in verification.results:
+            self._show_result(result)
+
+    def _show_result(self, result: Result) -> None:
+        verdict = (
+            click.style("passed", fg="green") if result.passed else click.style("FAILED", fg="red")
+        )
+        self.data(f"{result.patch}: {verdict} ({result.file} file)")
+        if result.crash is not None:
+            self.data(f"  {result.crash['type']}: {result.crash['message']}")
+            if result.crash["place"]:
+                self.data(f"  at {result.crash['place']}")
+            self.detail(result.crash["traceback"])
+            return
+        away = "not finite" if result.distance is None else f"{result.distance:.1e}"
+        self.data(f"  worst log-probability difference  {away}")
+        self.data(
+            f"  limit                             {result.limit:.1e} "
+            f"(10 x the reference's own noise, {result.noise:.1e})"
+        )
+        self.data(
+            f"  most likely next token equal      {result.equal} of {result.tokens} positions"
+        )
+
+    def show_patch(self, patch: Patch) -> None:
+        """Everything a patch says of itself."""
+        self.patches.append(describe(patch))
+        self.data(f"{click.style(patch.id, bold=True)}: {patch.title}")
+        for title, body in (
+            ("why", patch.why),
+            ("how", patch.how),
+            ("rewrites", "\n".join(f"{r.id}: {r.title}" for r in patch.rewrites)),
+            ("file", patch.file),
+            ("vLLM", patch.versions),
+            ("upstream", patch.upstream),
+            ("removal", patch.removal),
+        ):
+            lines = body.splitlines()
+            self.data(f"  {title:<9} {lines[0]}")
+            for line in lines[1:]:
+                self.data(f"  {'':<9} {line}")
+
+
+def rewrites(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"id": f.rewrite, "state": f.state.value, "line": f.line, "reason": f.reason}
+        for f in plan.findings
+    ]
+
+
+def describe(patch: Patch) -> dict[str, Any]:
+    return {
+        "id": patch.id,
+        "title": patch.title,
+        "why": patch.why,
+        "how": patch.how,
+        "rewrites": [{"id": r.id, "title": r.title} for r in patch.rewrites],
+        "file": patch.file,
+        "versions": patch.versions,
+        "upstream": patch.upstream,
+        "removal": patch.removal,
+    }
+
+
+def unified_diff(patch: Patch, plan: Plan) -> str:
+    import difflib
+
+    before, after = (
+        data.decode("utf-8", errors="replace").splitlines(keepends=True)
+        for data in (plan.before, plan.after)
+    )
+    return "".join(difflib.unified_diff(before, after, f"a/{patch.file}", f"b/{patch.file}"))
+
+
+def _echo(text: str, err: bool = False, nl: bool = True) -> None:
+    """Print; colour on terminals only, and never with NO_COLOR (Click does not know it).
+
+    A reader that went away (``glmpatch diff | head``) changes nothing about the exit code.
+    """
+    stream = sys.stderr if err else sys.stdout
+    color = stream.isatty() and not os.environ.get("NO_COLOR")
+    try:
+        click.echo(text, err=err, nl=nl, color=color)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

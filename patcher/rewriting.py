@@ -1,0 +1,182 @@
+"""Pure: bytes and a Patch in, findings and new bytes out. Touches no file."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patcher.patch import Patch, PatchState, RewriteState, Unrecognized, lazy
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from patcher import editing
+    from patcher.patch import Place
+else:
+    cst = lazy("libcst")
+    editing = lazy("patcher.editing")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rewrite says of a source. ``line`` counts from 1; None where there is no place."""
+
+    rewrite: str
+    state: RewriteState
+    line: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wrong with a source and what it would look like mended.
+
+    ``after`` equals ``before`` unless the state is needed. ``problem`` tells why a source cannot
+    be judged at all (and ``line`` where); its findings are all unrecognized then.
+    """
+
+    before: bytes
+    after: bytes
+    findings: tuple[Finding, ...]
+    problem: str = ""
+    line: int | None = None
+
+    @property
+    def state(self) -> PatchState:
+        """Needed, fixed or drifted: what the bytes alone say."""
+        states = {finding.state for finding in self.findings}
+        if RewriteState.UNRECOGNIZED in states:
+            return PatchState.DRIFTED
+        return PatchState.NEEDED if RewriteState.BROKEN in states else PatchState.FIXED
+
+    @property
+    def sha256(self) -> str:
+        return sha256(self.before)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Ids of the rewrites that find their defect."""
+        broken = (f.rewrite for f in self.findings if f.state is RewriteState.BROKEN)
+        return tuple(dict.fromkeys(broken))
+
+
+class Unreadable(Exception):
+    """The bytes are no Python source that LibCST reproduces exactly."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.line = reason, line
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) -> Plan:
+    """Judge a source and mend it.
+
+    Args:
+        patch: the patch whose rewrites to run, in order.
+        data: the file's bytes.
+        only: ids of the rewrites to make; None for all. The others are judged, not made.
+    """
+    if patch.known.get(sha256(data)) is PatchState.FIXED:
+        fixed = tuple(Finding(r.id, RewriteState.FIXED) for r in patch.rewrites)
+        return Plan(data, data, fixed)
+    try:
+        module = parse(data)
+    except Unreadable as error:
+        lost = tuple(Finding(r.id, RewriteState.UNRECOGNIZED) for r in patch.rewrites)
+        return Plan(data, data, lost, error.reason, error.line)
+    places, lost = _find_all(module, patch)
+    findings = _findings(module, patch, places, lost)
+    plan = Plan(data, data, findings)
+    if plan.state is not PatchState.NEEDED:
+        return plan
+    made = [r.id for r in patch.rewrites if only is None or r.id in only]
+    edits = {k: v for r in made for place in places[r] for k, v in place.edits.items()}
+    after = editing.apply_edits(module, edits).bytes
+    # Read anew, each rewrite that was made must find its own result fixed.
+    places, lost = _find_all(parse(after), patch)
+    for rewrite in made:
+        if rewrite in lost or any(place.broken for place in places[rewrite]):
+            reason = "what the rewrites make of this code is not what they know to be right"
+            lost[rewrite] = Unrecognized(reason)
+    if lost:
+        return Plan(data, data, _findings(module, patch, {}, lost))
+    return Plan(data, after, findings)
+
+
+def parse(data: bytes) -> cst.Module:
+    """The module, or Unreadable when printing it would not give back the very same bytes."""
+    if not data.strip():
+        raise Unreadable("the file is empty")
+    try:
+        module = cst.parse_module(data)
+        ast.parse(data)
+    except cst.ParserSyntaxError as error:
+        raise Unreadable(f"syntax error: {error.message}", error.raw_line) from error
+    except SyntaxError as error:
+        raise Unreadable(f"syntax error: {error.msg}", error.lineno) from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise Unreadable(f"not {error.encoding}: {error.reason}", line) from error
+    except (LookupError, ValueError) as error:
+        raise Unreadable(f"not a Python source: {error}") from error
+    except RecursionError as error:
+        raise Unreadable("nested too deeply") from error
+    printed = module.bytes
+    if printed != data:
+        same = next((i for i, (a, b) in enumerate(zip(printed, data)) if a != b), len(printed))
+        line = data[:same].count(b"\n") + 1
+        raise Unreadable("a form feed or lone carriage return, which would not survive", line)
+    return module
+
+
+def _find_all(
+    module: cst.Module, patch: Patch
+) -> tuple[dict[str, list[Place]], dict[str, Unrecognized]]:
+    """By the id of the rewrite: the places that it accounts for, or why it does not know them."""
+    places: dict[str, list[Place]] = {}
+    lost: dict[str, Unrecognized] = {}
+    for rewrite in patch.rewrites:
+        try:
+            found = list(rewrite.find(module))
+        except Unrecognized as error:
+            lost[rewrite.id] = error
+            continue
+        except RecursionError:
+            lost[rewrite.id] = Unrecognized("nested too deeply")
+            continue
+        if len(found) != rewrite.places:
+            # A transformer that matches nothing must not pass for success.
+            reason = f"{len(found)} places found, expected {rewrite.places}"
+            lost[rewrite.id] = Unrecognized(reason)
+            continue
+        places[rewrite.id] = found
+    return places, lost
+
+
+def _findings(
+    module: cst.Module,
+    patch: Patch,
+    places: dict[str, list[Place]],
+    lost: dict[str, Unrecognized],
+) -> tuple[Finding, ...]:
+    nodes = [place.node for found in places.values() for place in found]
+    lines = editing.line_numbers(
+        module, [*nodes, *(error.node for error in lost.values() if error.node is not None)]
+    )
+    findings = []
+    for rewrite in patch.rewrites:
+        for place in places.get(rewrite.id, ()):
+            state = RewriteState.BROKEN if place.broken else RewriteState.FIXED
+            findings.append(Finding(rewrite.id, state, lines[place.node]))
+        if rewrite.id in lost:
+            error = lost[rewrite.id]
+            line = lines[error.node] if error.node is not None else None
+            findings.append(Finding(rewrite.id, RewriteState.UNRECOGNIZED, line, error.reason))
+    return tuple(findings)

@@ -1,0 +1,1 @@
+"""The proof: vLLM's numbers against Transformers' on the same weights."""

@@ -1,0 +1,411 @@
+"""GLM-4-0414 in vLLM 0.8.4: four defects of ``glm4.py``, fixed upstream in 0.8.5.
+
+https://github.com/vllm-project/vllm/pull/16618
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patcher.patch import Patch, PatchState, Place, Proof, Rewrite, Unrecognized, lazy
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+    from patcher import editing, reading
+    from patcher.reading import Flow, Value
+else:
+    cst = lazy("libcst")
+    editing = lazy("patcher.editing")
+    reading = lazy("patcher.reading")
+
+LAYERS = "vllm.model_executor.layers"
+FUSED = "self.post_attention_layernorm"
+NORMS = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "post_self_attn_layernorm",
+    "post_mlp_layernorm",
+)
+GET_ROPE = (
+    "head_size",
+    "rotary_dim",
+    "max_position",
+    "base",
+    "is_neox_style",
+    "rope_scaling",
+    "dtype",
+    "partial_rotary_factor",
+)
+"""Parameters of ``get_rope`` in vLLM 0.8.4, in order."""
+
+
+# -- the decoder layer --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """``Glm4DecoderLayer.forward`` as far as the rewrites need it.
+
+    The layer takes ``hidden`` and ``residual``, norms them, and from there computes, when right::
+
+        attention    = self.post_self_attn_layernorm(self.self_attn(positions, normed))
+        fused        = self.post_attention_layernorm(attention, residual)   # a pair
+        return self.post_mlp_layernorm(self.mlp(fused[0])), fused[1]
+
+    ``into_fused`` and ``returned`` may carry ``residual +`` in front of them, ``into_mlp`` may be
+    the pair itself, ``carried`` (the residual that is returned) may be the old one.
+    """
+
+    owner: cst.ClassDef
+    method: cst.FunctionDef
+    flow: Flow
+    fused: Value
+    attention: Value
+    into_fused: Value
+    into_mlp: Value
+    mlp: Value
+    returned: Value
+    carried: Value
+
+    @property
+    def keeps_residual(self) -> bool:
+        """Whether the sum that the fused norm made is what the layer hands on."""
+        return self.carried.text == f"{self.fused.text}[1]"
+
+
+@functools.lru_cache(maxsize=1)
+def read_layer(module: cst.Module) -> Layer:
+    reading.require_import(module, "RMSNorm", f"{LAYERS}.layernorm")
+    layer = reading.find_class(module, "Glm4DecoderLayer")
+    built = reading.Flow().run(reading.find_method(layer, "__init__").body)
+    for norm in NORMS:
+        value = built.values.get(f"self.{norm}")
+        if value is None or not value.is_call("RMSNorm"):
+            raise Unrecognized(f"self.{norm} is not an RMSNorm", value.node if value else layer)
+    forward = reading.find_method(layer, "forward")
+    flow = run_forward(forward)
+
+    result = flow.returned
+    if result is None or result.kind != "tuple" or len(result.parts) != 2:
+        raise Unrecognized(
+            "the layer does not return hidden states and residual", result and result.node
+        )
+    returned, carried = (part.known() for part in result.parts)
+    mlp = addend(returned, "self.post_mlp_layernorm")
+    into_mlp = argument(argument(mlp, "self.post_mlp_layernorm"), "self.mlp")
+    fused = into_mlp.parts[0] if into_mlp.kind == "item" and into_mlp.name == "0" else into_mlp
+    if not fused.known().is_call(FUSED):
+        raise Unrecognized(f"self.mlp is not given the result of {FUSED}", fused.node)
+    given = fused.arguments("x", "residual")
+    if set(given) != {"x", "residual"} or given["residual"].known().text != "<residual>":
+        raise Unrecognized(f"{FUSED} is not given the residual as it came", fused.node)
+    into_fused = given["x"].known()
+    attention = addend(into_fused, "self.post_self_attn_layernorm")
+    attended = argument(attention, "self.post_self_attn_layernorm")
+    if not attended.is_call("self.self_attn") or "<normed>" not in [p.text for p in attended.parts]:
+        raise Unrecognized("the attention is not given the normed hidden states", attended.node)
+    if carried.text not in ("<residual>", f"{fused.text}[1]"):
+        raise Unrecognized("the residual that is returned has an unknown form", carried.node)
+    for value, kept in ((returned, mlp), (into_fused, attention)):
+        if value is not kept:
+            (added,) = [part for part in value.parts if part is not kept]
+            if added.text not in ("<residual>", f"{fused.text}[1]"):
+                raise Unrecognized("something else than the residual is added here", value.node)
+    return Layer(
+        layer, forward, flow, fused, attention, into_fused, into_mlp, mlp, returned, carried
+    )
+
+
+def run_forward(forward: cst.FunctionDef) -> Flow:
+    """Follow the method past its first norm, where hidden states and residual get their names."""
+    parameters = {p.name.value for p in forward.params.params}
+    statements = list(forward.body.body)
+    for position, node in enumerate(statements):
+        found = first_norm(node) if isinstance(node, cst.If) else None
+        if found is None:
+            continue
+        hidden, residual = found
+        if not {hidden, residual} <= parameters:
+            break
+        before = reading.Flow().run(cst.IndentedBlock(statements[:position]))  # type: ignore[arg-type]
+        if hidden in before.values or residual in before.values:
+            raise Unrecognized("hidden states or residual are changed before the first norm", node)
+        flow = reading.Flow(tuples=(FUSED,))
+        for name, meaning in ((hidden, "<normed>"), (residual, "<residual>")):
+            flow.values[name] = reading.Value("name", meaning, node, node, name)
+        return flow.run(cst.IndentedBlock(statements[position + 1 :]))  # type: ignore[arg-type]
+    raise Unrecognized("the first norm of the layer has an unknown form", forward)
+
+
+def first_norm(node: cst.If) -> tuple[str, str] | None:
+    """The names of hidden states and residual where ``node`` is this, else None::
+
+    if residual is None:
+        residual = hidden_states
+        hidden_states = self.input_layernorm(hidden_states)
+    else:
+        hidden_states, residual = self.input_layernorm(hidden_states, residual)
+    """
+    test = reading.text(node.test)
+    residual, _, condition = test.partition(" is ")
+    if condition not in ("None", "not None") or not isinstance(node.orelse, cst.Else):
+        return None
+    first, later = node.body, node.orelse.body
+    if condition == "not None":
+        first, later = later, first
+    start = reading.Flow().run(first).values
+    for hidden, normed in start.items():
+        kept = start.get(residual)
+        if kept is not None and kept.text == hidden and normed.is_call("self.input_layernorm"):
+            if [part.text for part in normed.parts] != [hidden]:
+                continue
+            after = reading.Flow().run(later).values
+            if hidden not in after or residual not in after:
+                continue
+            both = [after[hidden], after[residual]]
+            if all(v.kind == "item" and v.name == str(i) for i, v in enumerate(both)):
+                call = both[0].parts[0]
+                if call is both[1].parts[0] and call.is_call("self.input_layernorm"):
+                    given = call.arguments("x", "residual")
+                    if {k: v.text for k, v in given.items()} == {"x": hidden, "residual": residual}:
+                        return hidden, residual
+    return None
+
+
+def addend(value: Value, function: str) -> Value:
+    """The call of ``function`` that is ``value``, or one of the two things added up in it."""
+    for part in (value, *(value.parts if value.kind == "add" else ())):
+        if part.known().is_call(function):
+            return part
+    raise Unrecognized(f"expected the result of {function} here", value.node)
+
+
+def argument(call: Value, function: str) -> Value:
+    """The one argument of a call of ``function``."""
+    if (
+        not call.known().is_call(function)
+        or len(call.parts) != 1
+        or call.keywords[0] in ("*", "**")
+    ):
+        raise Unrecognized(f"expected {function} with one argument here", call.node)
+    return call.parts[0].known()
+
+
+def unpack_fused_norm(module: cst.Module) -> list[Place]:
+    """Both values of the fused norm must be bound: the second is the residual from there on.
+
+    Taking the first alone works only where the kernel updates the residual in place.
+    """
+    layer = read_layer(module)
+    unpacked = layer.into_mlp.kind == "item"
+    if unpacked and layer.keeps_residual:
+        return [Place(layer.fused.node)]
+    if layer.keeps_residual:
+        raise Unrecognized("the pair is given to self.mlp, though unpacked", layer.mlp.node)
+    return [Place(layer.fused.node, broken=True, edits=bind_both(module, layer))]
+
+
+def bind_both(module: cst.Module, layer: Layer) -> dict[cst.CSTNode, cst.CSTNode | None]:
+    """``h = norm(h, r)``, ``h = norm(h, r)[0]`` or ``h, _ = norm(h, r)`` -> ``h, r = norm(h, r)``."""
+    fused, first, flow = layer.fused, layer.into_mlp, layer.flow
+    edits: dict[cst.CSTNode, cst.CSTNode | None] = {}
+    assign = flow.binding.get(fused) or flow.binding.get(first)
+    if assign is None or len(assign.targets) != 1:
+        raise Unrecognized(f"the result of {FUSED} is not bound to a name", fused.node)
+    target = assign.targets[0].target
+    if isinstance(target, cst.Tuple):
+        target = target.elements[0].value
+    elif first is not fused and flow.binding.get(fused) is assign:
+        # h = norm(h, r), and later h[0]: in a statement of its own, under a test, or in a call
+        later = flow.binding.get(first)
+        if later is None:
+            edits[first.node] = target
+        elif later in flow.guards:
+            edits[flow.guards[later]] = None
+        elif len(later.targets) == 1 and reading.dotted(later.targets[0].target) == reading.dotted(
+            target
+        ):
+            edits[later] = None
+        else:
+            edits[first.node] = target
+    residual = fused.node.args[1].value if isinstance(fused.node, cst.Call) else None
+    if not isinstance(target, cst.Name) or not isinstance(residual, cst.Name):
+        raise Unrecognized(f"the result of {FUSED} is not bound to a plain name", assign)
+    edits[assign] = editing.assign_pair(
+        module, (layer.owner, layer.method), assign, target, residual, fused.node
+    )
+    return edits
+
+
+def drop_double_residual(module: cst.Module) -> list[Place]:
+    """The next fused norm adds the residual; adding it by hand as well counts it twice."""
+    layer = read_layer(module)
+    return [
+        Place(fixed.node)
+        if value is fixed
+        else Place(value.node, broken=True, edits=editing.drop_addend(value, fixed))
+        for value, fixed in (
+            (layer.into_fused, layer.attention),
+            (layer.returned, layer.mlp),
+        )
+    ]
+
+
+# -- the rotary embedding -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The one call of ``get_rope`` in ``Glm4Attention.__init__`` and its arguments' values."""
+
+    call: cst.Call
+    value: Value
+    given: dict[str, Value]
+
+
+@functools.lru_cache(maxsize=1)
+def read_rope(module: cst.Module) -> Rope:
+    reading.require_import(module, "get_rope", f"{LAYERS}.rotary_embedding")
+    attention = reading.find_class(module, "Glm4Attention")
+    calls = [
+        node
+        for node in reading.walk(attention)
+        if isinstance(node, cst.Call) and reading.dotted(node.func) == "get_rope"
+    ]
+    flow = reading.Flow().run(reading.find_method(attention, "__init__").body)
+    value = flow.values.get("self.rotary_emb")
+    if len(calls) != 1 or value is None or value.node is not calls[0]:
+        raise Unrecognized("self.rotary_emb is not the result of one call of get_rope", attention)
+    return Rope(calls[0], value, value.arguments(*GET_ROPE))
+
+
+def rotary_dim_once(module: cst.Module) -> list[Place]:
+    """``get_rope`` multiplies by ``partial_rotary_factor``; the width it is given must not have
+    been multiplied already.
+
+    A file that computes the part itself and passes no factor is right too.
+    """
+    rope = read_rope(module)
+    if not {"head_size", "rotary_dim"} <= set(rope.given):
+        raise Unrecognized("get_rope is not given head size and rotary dimension", rope.call)
+    head, width = rope.given["head_size"].known(), rope.given["rotary_dim"].known()
+    factor = rope.given.get("partial_rotary_factor")
+    if factor is not None and factor.known().text in ("1.0", "1"):
+        factor = None
+    if width.text == head.text and factor is not None:
+        if "partial_rotary_factor" not in factor.text:
+            raise Unrecognized("the rotary factor does not come from the configuration", rope.call)
+        return [Place(rope.call)]
+    product = width.parts[0] if width.is_call("int") and len(width.parts) == 1 else width
+    if product.kind != "multiply" or head.text not in [part.text for part in product.parts]:
+        raise Unrecognized("the rotary dimension has an unknown form", rope.call)
+    own_factor, whole = sorted(product.parts, key=lambda part: part.text == head.text)
+    if "partial_rotary_factor" not in own_factor.text:
+        raise Unrecognized("the rotary factor does not come from the configuration", rope.call)
+    if factor is None:
+        if width is product:
+            raise Unrecognized("the rotary dimension is not an integer", rope.call)
+        return [Place(rope.call)]
+    if factor.text != own_factor.text:
+        raise Unrecognized("two different rotary factors", rope.call)
+    operation = product.node
+    if not isinstance(operation, cst.BinaryOperation):
+        raise Unrecognized("the rotary dimension has an unknown form", rope.call)
+    operand = operation.left if product.parts[0] is whole else operation.right
+    return [
+        Place(width.node, broken=True, edits={width.node: operand.with_changes(lpar=(), rpar=())})
+    ]
+
+
+def interleaved_rope(module: cst.Module) -> list[Place]:
+    """GLM-4 rotates neighbouring pairs; ``get_rope`` rotates halves (NeoX) unless told."""
+    rope = read_rope(module)
+    style = rope.given.get("is_neox_style")
+    if style is None:
+        wanted = editing.add_keyword(rope.call, "is_neox_style", "False")
+        return [Place(rope.call, broken=True, edits={rope.call: wanted})]
+    if style.known().text == "False":
+        return [Place(rope.call)]
+    if style.text != "True" or style.kind != "name":
+        raise Unrecognized("is_neox_style has an unknown form", rope.call)
+    return [Place(rope.call, broken=True, edits={style.node: cst.Name("False")})]
+
+
+PATCH = Patch(
+    id="glm4-residual",
+    title="GLM-4-0414 (GLM-4-9B/32B-0414, GLM-Z1) crashes, or answers garbage once it does not",
+    why="""\
+vLLM 0.8.4 stops on every GLM-4-0414 model with "linear(): argument 'input' (position 1) must be
+Tensor, not tuple": RMSNorm given a residual returns a pair, and the decoder layer hands the pair
+on. Behind the crash three silent defects wait: the residual is added by hand although the next
+fused norm adds it, a quarter of each head is rotated instead of half, and in the wrong style.
+A file in which any one of the four is left runs, at best, and computes wrong numbers.""",
+    how="""\
+Binds both values of the fused norm, drops the two additions, hands the whole head size to
+get_rope (which multiplies by partial_rotary_factor itself), and passes is_neox_style=False.
+sample() and the sampler stay, since the runners of 0.8.4 call them.""",
+    upstream="https://github.com/vllm-project/vllm/pull/16618",
+    removal="Not needed from vLLM 0.8.5 on. Upgrading vLLM replaces the file and its receipt.",
+    versions="==0.8.4",
+    file="vllm/model_executor/models/glm4.py",
+    rewrites=(
+        Rewrite(
+            "unpack-fused-norm",
+            "bind both values of the fused norm (normed hidden states, new residual)",
+            1,
+            unpack_fused_norm,
+        ),
+        Rewrite(
+            "drop-double-residual",
+            "do not add the residual by hand: the next fused norm adds it",
+            2,
+            drop_double_residual,
+        ),
+        Rewrite(
+            "rotary-dim-once",
+            "hand get_rope the whole head size: it multiplies by the factor itself",
+            1,
+            rotary_dim_once,
+        ),
+        Rewrite(
+            "interleaved-rope",
+            "rotate interleaved pairs: is_neox_style=False",
+            1,
+            interleaved_rope,
+        ),
+    ),
+    known={
+        # as released in 0.8.4
+        "7c495ea634a8ed95cfd109a021affdb7ae38dea4a788ceb4348c25398a6d0ed6": PatchState.NEEDED,
+    },
+    proof=Proof(
+        architecture="Glm4ForCausalLM",
+        module="vllm.model_executor.models.glm4",
+        config_class="Glm4Config",
+        transformers="4.51.3",
+        precisions=("float32", "bfloat16"),
+        # Nothing at its default and no two sizes alike, so that each part shows in the numbers:
+        # grouped heads, a head size that is not hidden size over heads, biases, an epsilon that
+        # is large enough against the values for a wrong one to be seen.
+        config={
+            "vocab_size": 128,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "partial_rotary_factor": 0.5,
+            "max_position_embeddings": 256,
+            "rms_norm_eps": 0.02,
+            "rope_theta": 500.0,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "pad_token_id": 0,
+            "eos_token_id": [1],
+        },
+    ),
+)
