@@ -363,7 +363,7 @@ def _prove(
             "this vLLM computes something else than the patch mends; compare it with a fresh "
             "install of the same version"
             if planned
-            else "glmpatch status tells whether a patch is needed, glmpatch apply --verify mends it",
+            else "glmpatch status tells what is wrong, glmpatch apply --verify mends it",
         )
     return verification.to_dict()
 

@@ -7,6 +7,7 @@ that is removed takes its own line with it, and no comment or blank line above i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import libcst as cst
 
@@ -222,7 +223,8 @@ def _without_gone(
     body: list[cst.CSTNode] = []
     above: tuple[cst.EmptyLine, ...] = ()
     before = len(done)
-    for statement in block.body:
+    for each in block.body:
+        statement: Any = each
         inside = statement.body if isinstance(statement, cst.SimpleStatementLine) else [statement]
         gone = {node for node in inside if node in edits and edits[node] is None}
         done.update(gone)

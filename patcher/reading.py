@@ -171,7 +171,7 @@ class Flow:
                 del self.values[other]
 
     def _forget(self, node: cst.CSTNode) -> None:
-        """Every name that ``node`` may change becomes unknown, and every other name of its value."""
+        """Every name that ``node`` may change becomes unknown, and all names of the same value."""
         touched = _touched(node)
         held = {id(self.values[name]) for name in touched if name in self.values}
         touched |= {name for name, value in self.values.items() if id(value) in held}
@@ -197,7 +197,7 @@ class Flow:
                 position = index.value.evaluated_value
                 return self._item(node, self.evaluate(node.value), position)
         if isinstance(node, cst.BinaryOperation):
-            parts = (self.evaluate(node.left), self.evaluate(node.right))
+            parts: tuple[Value, ...] = (self.evaluate(node.left), self.evaluate(node.right))
             if isinstance(node.operator, cst.Add):
                 return self._sum(node, parts)
             if isinstance(node.operator, cst.Multiply):
@@ -215,7 +215,7 @@ class Flow:
     ) -> Value:
         return Value(kind, text, node, self.statement, name, parts)
 
-    def _sum(self, node: cst.CSTNode, parts: tuple[Value, Value]) -> Value:
+    def _sum(self, node: cst.CSTNode, parts: tuple[Value, ...]) -> Value:
         ordered = " + ".join(sorted(p.text for p in parts))
         return self._value("add", f"({ordered})", node, parts=parts)
 
@@ -370,7 +370,8 @@ def find_method(owner: cst.ClassDef, name: str) -> cst.FunctionDef:
     found = [n for n in owner.body.body if isinstance(n, cst.FunctionDef) and n.name.value == name]
     if len(found) != 1 or found[0].decorators or found[0].asynchronous:
         count = "no plain method" if len(found) < 2 else f"{len(found)} methods"
-        raise Unrecognized(f"{count} named {name} in {owner.name.value}", (found or [owner])[-1])
+        where = found[-1] if found else owner
+        raise Unrecognized(f"{count} named {name} in {owner.name.value}", where)
     return found[0]
 
 

@@ -152,10 +152,11 @@ class Report:
         if plan is None:
             return
         if examination.defect or state in ("needed", "drifted"):
+            self.data(f"  {examination.path}")
             for each in rewrites(plan):
                 found = click.style(f"{each['state']:<12}", fg=STATE_COLORS.get(each["state"]))
-                where = f"{examination.path}:{each['line']}" if each["line"] else ""
-                self.data(f"  {each['id']:<21} {found} {where}".rstrip())
+                where = f"line {each['line']}" if each["line"] else ""
+                self.data(f"    {each['id']:<21} {found} {where}".rstrip())
         receipt = examination.receipt
         if receipt is not None and state == "applied":
             self.detail(f"  by glmpatch {receipt.glmpatch} on {receipt.time}")

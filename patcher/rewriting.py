@@ -91,8 +91,8 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
     except Unreadable as error:
         lost = tuple(Finding(r.id, RewriteState.UNRECOGNIZED) for r in patch.rewrites)
         return Plan(data, data, lost, error.reason, error.line)
-    places, lost = _find_all(module, patch)
-    findings = _findings(module, patch, places, lost)
+    places, unknown = _find_all(module, patch)
+    findings = _findings(module, patch, places, unknown)
     plan = Plan(data, data, findings)
     if plan.state is not PatchState.NEEDED:
         return plan
@@ -100,13 +100,13 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
     edits = {k: v for r in made for place in places[r] for k, v in place.edits.items()}
     after = editing.apply_edits(module, edits).bytes
     # Read anew, each rewrite that was made must find its own result fixed.
-    places, lost = _find_all(parse(after), patch)
+    places, unknown = _find_all(parse(after), patch)
     for rewrite in made:
-        if rewrite in lost or any(place.broken for place in places[rewrite]):
+        if rewrite in unknown or any(place.broken for place in places[rewrite]):
             reason = "what the rewrites make of this code is not what they know to be right"
-            lost[rewrite] = Unrecognized(reason)
-    if lost:
-        return Plan(data, data, _findings(module, patch, {}, lost))
+            unknown[rewrite] = Unrecognized(reason)
+    if unknown:
+        return Plan(data, data, _findings(module, patch, {}, unknown))
     return Plan(data, after, findings)
 
 
@@ -130,7 +130,8 @@ def parse(data: bytes) -> cst.Module:
         raise Unreadable("nested too deeply") from error
     printed = module.bytes
     if printed != data:
-        same = next((i for i, (a, b) in enumerate(zip(printed, data)) if a != b), len(printed))
+        pairs = zip(printed, data, strict=False)
+        same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(printed))
         line = data[:same].count(b"\n") + 1
         raise Unreadable("a form feed or lone carriage return, which would not survive", line)
     return module

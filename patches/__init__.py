@@ -1,3 +1,1 @@
-"""The patches, one module each: ``PATCH`` in ``glm4_residual.py`` is the patch ``glm4-residual``."""
-
-OWNER = "glmpatch"
+"""The patches, one module each: ``glm4_residual.py`` holds the patch ``glm4-residual``."""

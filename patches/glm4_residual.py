@@ -90,9 +90,8 @@ def read_layer(module: cst.Module) -> Layer:
 
     result = flow.returned
     if result is None or result.kind != "tuple" or len(result.parts) != 2:
-        raise Unrecognized(
-            "the layer does not return hidden states and residual", result and result.node
-        )
+        where = result.node if result is not None else forward
+        raise Unrecognized("the layer does not return hidden states and residual", where)
     returned, carried = (part.known() for part in result.parts)
     mlp = addend(returned, "self.post_mlp_layernorm")
     into_mlp = argument(argument(mlp, "self.post_mlp_layernorm"), "self.mlp")
@@ -209,13 +208,14 @@ def unpack_fused_norm(module: cst.Module) -> list[Place]:
 
 
 def bind_both(module: cst.Module, layer: Layer) -> dict[cst.CSTNode, cst.CSTNode | None]:
-    """``h = norm(h, r)``, ``h = norm(h, r)[0]`` or ``h, _ = norm(h, r)`` -> ``h, r = norm(h, r)``."""
+    """To ``h, r = norm(h, r)``, from ``h = norm(h, r)`` with or without ``[0]``, now or later, or
+    from ``h, _ = norm(h, r)``."""
     fused, first, flow = layer.fused, layer.into_mlp, layer.flow
     edits: dict[cst.CSTNode, cst.CSTNode | None] = {}
     assign = flow.binding.get(fused) or flow.binding.get(first)
     if assign is None or len(assign.targets) != 1:
         raise Unrecognized(f"the result of {FUSED} is not bound to a name", fused.node)
-    target = assign.targets[0].target
+    target: cst.BaseExpression = assign.targets[0].target
     if isinstance(target, cst.Tuple):
         target = target.elements[0].value
     elif first is not fused and flow.binding.get(fused) is assign:
@@ -225,13 +225,13 @@ def bind_both(module: cst.Module, layer: Layer) -> dict[cst.CSTNode, cst.CSTNode
             edits[first.node] = target
         elif later in flow.guards:
             edits[flow.guards[later]] = None
-        elif len(later.targets) == 1 and reading.dotted(later.targets[0].target) == reading.dotted(
-            target
-        ):
+        elif reading.text(later.targets[-1].target) == reading.text(target):
             edits[later] = None
         else:
             edits[first.node] = target
-    residual = fused.node.args[1].value if isinstance(fused.node, cst.Call) else None
+    arguments = fused.node.args if isinstance(fused.node, cst.Call) else ()
+    given = zip(arguments, fused.parts, strict=True)
+    residual = next(arg.value for arg, part in given if part.text == "<residual>")
     if not isinstance(target, cst.Name) or not isinstance(residual, cst.Name):
         raise Unrecognized(f"the result of {FUSED} is not bound to a plain name", assign)
     edits[assign] = editing.assign_pair(
@@ -380,6 +380,8 @@ sample() and the sampler stay, since the runners of 0.8.4 call them.""",
     known={
         # as released in 0.8.4
         "7c495ea634a8ed95cfd109a021affdb7ae38dea4a788ceb4348c25398a6d0ed6": PatchState.NEEDED,
+        # that file, repaired by this patch
+        "c8b7dc47c6522b0535a411715d0b03a329b57a07ff545ffad670cde509a2a730": PatchState.FIXED,
     },
     proof=Proof(
         architecture="Glm4ForCausalLM",

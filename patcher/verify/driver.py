@@ -24,9 +24,10 @@ FACTOR = 10.0
 """How many times the reference's own noise vLLM may be away from it."""
 ROUNDING = 2.0**-23
 """Relative spacing of float32 numbers: noise below it is luck, and no measure of anything."""
-CEILING = {"float32": 1e-3, "bfloat16": 0.5}
-"""A reference noisier than this cannot tell right from wrong (measured: float32 2.4e-05; the
-smallest fault of the tests is 1.0e-03 away)."""
+CEILING = {"float32": 1e-3, "bfloat16": 0.75}
+"""A reference noisier than this cannot tell right from wrong. Measured: 2.4e-05 in float32, where
+the smallest fault of the tests is 1.0e-03 away; 0.56 in bfloat16, where only the four defects of
+GLM-4 show."""
 SECONDS = 900
 """After this long the probe hangs."""
 ASKING = "asking vLLM"

@@ -94,7 +94,7 @@ def causal_attention() -> Any:
     """
     import torch
 
-    class CausalAttention(torch.nn.Module):
+    class CausalAttention(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         def __init__(
             self,
             num_heads: int,
@@ -249,7 +249,7 @@ def ask_vllm(checkpoint: Checkpoint, proof: dict[str, Any], path: str | None) ->
 
     sys.modules.pop(proof["module"], None)
     finder = FileFinder({proof["module"]: path} if path else {})
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     try:
         module = importlib.import_module(proof["module"])
         model_class = getattr(module, proof["architecture"])
@@ -266,7 +266,7 @@ def ask_vllm(checkpoint: Checkpoint, proof: dict[str, Any], path: str | None) ->
             with torch.inference_mode(), set_forward_context(None, config):
                 return [_forward(model, p.to(checkpoint.device)) for p in checkpoint.prompts]
     finally:
-        sys.meta_path.remove(finder)  # type: ignore[arg-type]
+        sys.meta_path.remove(finder)
         sys.modules.pop(proof["module"], None)
 
 

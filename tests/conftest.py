@@ -1,0 +1,36 @@
+"""Fixtures on the real thing: a vLLM 0.8.4 from the registry, and copies of it to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import cache, environment
+from tests.support.environment import MODEL_FILE, Environment
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd")):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU on this machine"))
+
+
+@pytest.fixture(scope="session")
+def released() -> Path:
+    """The root of an environment with vLLM 0.8.4 as released; never to be changed."""
+    return cache.released()
+
+
+@pytest.fixture(scope="session")
+def released_file(released: Path) -> bytes:
+    """vLLM 0.8.4's GLM-4 model file."""
+    (site,) = (released / "lib").glob("python3*/site-packages")
+    return (site / MODEL_FILE).read_bytes()
+
+
+@pytest.fixture
+def env(released: Path, tmp_path: Path) -> Environment:
+    """A copy of that environment, to be changed."""
+    return environment.copy(released, tmp_path / "env")

@@ -1,0 +1,28 @@
+"""The released model file and what partial repairs make of it, all derived when a test runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from patcher.rewriting import make_plan
+from patches.glm4_residual import PATCH
+
+REWRITES = tuple(rewrite.id for rewrite in PATCH.rewrites)
+
+
+def repaired(released: bytes, only: tuple[str, ...] | None = None) -> bytes:
+    """The released file with these rewrites made; with all of them by default."""
+    return make_plan(PATCH, released, only).after
+
+
+def proper_subsets() -> Iterator[tuple[str, ...]]:
+    """The 15 proper subsets of the four rewrites, the empty one first."""
+    for size in range(len(REWRITES)):
+        yield from itertools.combinations(REWRITES, size)
+
+
+def replace(source: bytes, old: str, new: str, count: int = 1) -> bytes:
+    """``source`` with ``old`` replaced; fails unless ``old`` stands there ``count`` times."""
+    assert source.count(old.encode()) == count, (old, source.count(old.encode()))
+    return source.replace(old.encode(), new.encode())
