@@ -14,13 +14,7 @@ from patcher.target import find_target
 from patcher.verify.driver import Candidate, Result, verify
 from patches.glm4_residual import PATCH
 from tests.support.environment import Environment, glmpatch
-from tests.support.sources import proper_subsets, repaired, replace
-
-FUSED = """\
-        hidden_states, residual = self.post_attention_layernorm(
-            hidden_states, residual)
-"""
-MLP = "        hidden_states = self.mlp(hidden_states)\n"
+from tests.support.sources import MLP, hand_patches, proper_subsets, repaired, replace
 
 
 def faults(right: bytes) -> dict[str, bytes]:
@@ -34,20 +28,7 @@ def faults(right: bytes) -> dict[str, bytes]:
         )
         for norm in norms
     }
-    files["hand patch [0]"] = replace(
-        right,
-        FUSED,
-        "        hidden_states = self.post_attention_layernorm(\n"
-        "            hidden_states, residual)[0]\n",
-    )
-    files["hand patch mlp(hidden_states[0])"] = replace(
-        replace(right, FUSED, FUSED.replace("hidden_states, residual =", "hidden_states =")),
-        MLP,
-        MLP.replace("mlp(hidden_states)", "mlp(hidden_states[0])"),
-    )
-    files["hand patch, second value thrown away"] = replace(
-        right, FUSED, FUSED.replace("hidden_states, residual =", "hidden_states, _ =")
-    )
+    files |= hand_patches(right)
     files["attention scale 1 % off"] = replace(
         right, "self.head_dim**-0.5", "self.head_dim**-0.5 * 1.01"
     )

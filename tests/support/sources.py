@@ -22,6 +22,29 @@ def proper_subsets() -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(REWRITES, size)
 
 
+FUSED = """\
+        hidden_states, residual = self.post_attention_layernorm(
+            hidden_states, residual)
+"""
+MLP = "        hidden_states = self.mlp(hidden_states)\n"
+
+
+def hand_patches(right: bytes) -> dict[str, bytes]:
+    """Repairs met in the wild that stop the crash and lose the new residual."""
+    bound = FUSED.replace("hidden_states, residual =", "hidden_states =")
+    return {
+        "all, but with `[0]` of the norm's result": replace(
+            right, FUSED, bound.replace("residual)", "residual)[0]")
+        ),
+        "all, but with `mlp(hidden_states[0])`": replace(
+            replace(right, FUSED, bound), MLP, MLP.replace("(hidden_states)", "(hidden_states[0])")
+        ),
+        "all, but with the second value thrown away": replace(
+            right, FUSED, FUSED.replace("hidden_states, residual =", "hidden_states, _ =")
+        ),
+    }
+
+
 def replace(source: bytes, old: str, new: str, count: int = 1) -> bytes:
     """``source`` with ``old`` replaced; fails unless ``old`` stands there ``count`` times."""
     assert source.count(old.encode()) == count, (old, source.count(old.encode()))

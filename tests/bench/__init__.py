@@ -1,0 +1,1 @@
+"""``python -m tests.bench``: the budgets, as ratios measured in one run."""
