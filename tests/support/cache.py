@@ -23,14 +23,17 @@ def cache() -> Path:
     return folder.resolve()
 
 
-def uv(*arguments: str) -> str:
-    """Run uv, which the extra ``test`` installs, with a cache of our own."""
+def uv(*arguments: str, stderr: bool = False) -> str:
+    """Run uv, which the extra ``test`` installs, with a cache of our own.
+
+    Returns what it printed: its data, or with ``stderr`` its messages.
+    """
     environment = dict(os.environ, UV_CACHE_DIR=str(cache() / "uv"))
     environment.pop("VIRTUAL_ENV", None)
     command = [sys.executable, "-m", "uv", "--no-progress", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    return done.stderr if stderr else done.stdout
 
 
 @contextlib.contextmanager
