@@ -258,7 +258,7 @@ def revert(
     from patcher import install
 
     target, patches = _open(report, python, path, names)
-    for each in _examine(report, target, patches):
+    for each in _examine(report, target, patches, warn=False):
         changed = False
         if each.receipt is None:
             report.data(f"{each.patch.id}: nothing to take back ({each.state.value})")
@@ -329,13 +329,17 @@ def _open(
 
 
 def _examine(
-    report: Report, target: Target, patches: Sequence[Patch], any_version: bool = False
+    report: Report,
+    target: Target,
+    patches: Sequence[Patch],
+    any_version: bool = False,
+    warn: bool = True,
 ) -> tuple[Examination, ...]:
     from patcher.examine import examine_all
 
     examinations = examine_all(target, patches, any_version)
     for each in examinations:
-        if each.stale_receipt:
+        if warn and each.stale_receipt:
             report.warn(
                 f"{each.path} is not the file that glmpatch left there: it was edited or "
                 "reinstalled since",

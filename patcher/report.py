@@ -49,6 +49,7 @@ class Report:
         self.patches: list[dict[str, Any]] = []
         self.verification: Mapping[str, Any] | None = None
         self.warnings: list[str] = []
+        self._step = ""
 
     def next(self, arguments: str) -> str:
         """A command to type next, on the same vLLM as this one."""
@@ -81,7 +82,9 @@ class Report:
 
     def step(self, text: str) -> None:
         """Progress, on one line that the next one overwrites; shown only on a terminal."""
-        _echo(f"\r\x1b[2K{text}", err=True, nl=False)
+        if text != self._step:
+            _echo(f"\r\x1b[2K{text}", err=True, nl=False)
+        self._step = text
 
     @property
     def shows_steps(self) -> bool:

@@ -285,7 +285,7 @@ def _editable_home(dist_info: Path) -> Path | None:
         if not origin["dir_info"]["editable"]:
             return None
         return Path(unquote(urlsplit(origin["url"]).path))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
