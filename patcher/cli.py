@@ -527,9 +527,12 @@ def main() -> None:
     try:
         cli.main(prog_name="glmpatch", standalone_mode=False)
     except click.UsageError as error:
-        name = error.ctx.command_path if error.ctx else "glmpatch"
-        report = Report(name.partition(" ")[2] or None, as_json="--json" in sys.argv)
-        failure = Failure(Exit.USAGE, error.format_message(), f"{name} --help")
+        # Click's parser knows no context where an option lacks its argument.
+        command = error.ctx.info_name if error.ctx else sys.argv[1]
+        command = command if command in cli.commands else None
+        report = Report(command, as_json="--json" in sys.argv)
+        hint = f"glmpatch {command} --help" if command else "glmpatch --help"
+        failure = Failure(Exit.USAGE, error.format_message(), hint)
         sys.exit(report.fail(failure))
     except (KeyboardInterrupt, click.Abort):
         sys.exit(Report(None).fail(Failure(Exit.INTERRUPTED, "interrupted")))
