@@ -11,7 +11,7 @@ from typing import Any
 
 import libcst as cst
 
-from patcher.reading import Value, dotted, fields, walk
+from patcher.reading import Value, dotted, fields, is_node, walk
 
 WIDTH = 80
 """Columns that vLLM's formatters (yapf, later ruff) allow a line."""
@@ -165,8 +165,12 @@ def _with_comment_of(comma: cst.Comma, space: cst.BaseParenthesizableWhitespace)
 Edits = Mapping[cst.CSTNode, cst.CSTNode | None]
 
 
+class NoPlace(Exception):
+    """An edit asks for a change that cannot be made where its node stands."""
+
+
 def apply_edits(module: cst.Module, edits: Edits) -> cst.Module:
-    """The module with all of the edits made; fails when one of them finds no place.
+    """The module with all of the edits made; NoPlace when one of them cannot be.
 
     Edits may lie inside what another one puts in place.
     """
@@ -186,7 +190,7 @@ def apply_edits(module: cst.Module, edits: Edits) -> cst.Module:
 
     changed = _rebuilt(module, enter, leave)
     if len(done) != len(edits):
-        raise AssertionError(f"{len(edits) - len(done)} edits found no place")
+        raise NoPlace(f"{len(edits) - len(done)} edits find no place")
     assert isinstance(changed, cst.Module)
     return changed
 
@@ -204,9 +208,9 @@ def _rebuilt(
     changes: dict[str, object] = {}
     for name in fields(type(node)):
         old = getattr(node, name)
-        if isinstance(old, cst.CSTNode):
+        if is_node(type(old)):
             new: object = _rebuilt(old, enter, leave)
-        elif isinstance(old, (list, tuple)) and old and isinstance(old[0], cst.CSTNode):
+        elif isinstance(old, (list, tuple)) and old and is_node(type(old[0])):
             each = [_rebuilt(child, enter, leave) for child in old]
             new = each if any(a is not b for a, b in zip(old, each, strict=True)) else old
         else:
@@ -241,6 +245,8 @@ def _without_gone(
         body.append(statement)
     if len(done) == before:
         return block
+    if not body:
+        raise NoPlace("a block would be left empty")
     return block.with_changes(body=body, footer=(*above, *block.footer))
 
 

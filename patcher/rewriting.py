@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
+import tokenize
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 else:
     cst = lazy("libcst")
     editing = lazy("patcher.editing")
+
+DEPTH = 100
+"""Levels of nesting that are read; vLLM's model files have about 15."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,22 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
         return plan
     made = [r.id for r in patch.rewrites if only is None or r.id in only]
     edits = {k: v for r in made for place in places[r] for k, v in place.edits.items()}
-    after = editing.apply_edits(module, edits).bytes
-    # Read anew, each rewrite that was made must find its own result fixed.
-    places, unknown = _find_all(parse(after), patch)
-    for rewrite in made:
-        if rewrite in unknown or any(place.broken for place in places[rewrite]):
-            reason = "what the rewrites make of this code is not what they know to be right"
-            unknown[rewrite] = Unrecognized(reason)
+    try:
+        after = editing.apply_edits(module, edits).bytes
+        # Read anew, each rewrite that was made must find its own result fixed.
+        again, gone = _find_all(_parse(after), patch)
+    except (editing.NoPlace, Unreadable) as error:
+        again, gone = {}, dict.fromkeys(made, Unrecognized(str(error)))
+    unknown = {
+        rewrite: Unrecognized(
+            f"mended, this code is not what is known to be right: {gone[rewrite].reason}"
+            if rewrite in gone
+            else "mended, this code still has the defect",
+            places[rewrite][0].node,
+        )
+        for rewrite in places
+        if rewrite in gone or (rewrite in made and any(p.broken for p in again[rewrite]))
+    }
     if unknown:
         return Plan(data, data, _findings(module, patch, {}, unknown))
     return Plan(data, after, findings)
@@ -112,29 +127,61 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
 
 def parse(data: bytes) -> cst.Module:
     """The module, or Unreadable when printing it would not give back the very same bytes."""
-    if not data.strip():
-        raise Unreadable("the file is empty")
+    module = _parse(data)
     try:
-        module = cst.parse_module(data)
-        ast.parse(data)
-    except cst.ParserSyntaxError as error:
-        raise Unreadable(f"syntax error: {error.message}", error.raw_line) from error
-    except SyntaxError as error:
-        raise Unreadable(f"syntax error: {error.msg}", error.lineno) from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise Unreadable(f"not {error.encoding}: {error.reason}", line) from error
-    except (LookupError, ValueError) as error:
-        raise Unreadable(f"not a Python source: {error}") from error
+        printed = module.bytes
     except RecursionError as error:
         raise Unreadable("nested too deeply") from error
-    printed = module.bytes
     if printed != data:
         pairs = zip(printed, data, strict=False)
         same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(printed))
         line = data[:same].count(b"\n") + 1
         raise Unreadable("a form feed or lone carriage return, which would not survive", line)
     return module
+
+
+def _parse(data: bytes) -> cst.Module:
+    _check(data)
+    try:
+        return cst.parse_module(data)
+    except cst.ParserSyntaxError as error:
+        raise Unreadable(f"syntax error: {error.message}", error.raw_line) from error
+    except RecursionError as error:
+        raise Unreadable("nested too deeply") from error
+
+
+def _check(data: bytes) -> None:
+    """Raise Unreadable for what Python itself refuses, and for what would kill LibCST.
+
+    LibCST's parser overflows the stack of the process on deeply nested code, so Python, which
+    only raises an error, has to go first.
+    """
+    if not data.strip():
+        raise Unreadable("the file is empty", 1)
+    if b"\0" in data:
+        raise Unreadable("a NUL byte", data[: data.index(b"\0")].count(b"\n") + 1)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        data.decode(encoding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as an invalid escape sequence
+            level: list[ast.AST] = [ast.parse(data)]
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise Unreadable(f"not {error.encoding}: {error.reason}", line) from error
+    except SyntaxError as error:
+        raise Unreadable(f"syntax error: {error.msg}", error.lineno or 1) from error
+    except (LookupError, ValueError) as error:
+        raise Unreadable(f"not a Python source: {error}", 1) from error
+    except (RecursionError, MemoryError) as error:
+        raise Unreadable("nested too deeply") from error
+    line = 1
+    for _ in range(DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return
+        line = getattr(level[0], "lineno", line)
+    raise Unreadable("nested too deeply", line)
 
 
 def _find_all(

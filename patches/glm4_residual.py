@@ -23,12 +23,16 @@ else:
 
 LAYERS = "vllm.model_executor.layers"
 FUSED = "self.post_attention_layernorm"
-NORMS = (
-    "input_layernorm",
-    "post_attention_layernorm",
-    "post_self_attn_layernorm",
-    "post_mlp_layernorm",
-)
+PARTS = {
+    "self_attn": "Glm4Attention",
+    "mlp": "Glm4MLP",
+    "input_layernorm": "RMSNorm",
+    "post_attention_layernorm": "RMSNorm",
+    "post_self_attn_layernorm": "RMSNorm",
+    "post_mlp_layernorm": "RMSNorm",
+}
+"""Attributes of the layer and the classes that they are made of."""
+FACTOR = repr("partial_rotary_factor")
 GET_ROPE = (
     "head_size",
     "rotary_dim",
@@ -79,13 +83,17 @@ class Layer:
 @functools.lru_cache(maxsize=1)
 def read_layer(module: cst.Module) -> Layer:
     reading.require_import(module, "RMSNorm", f"{LAYERS}.layernorm")
+    reading.require_builtins(module, "isinstance", "tuple")
     layer = reading.find_class(module, "Glm4DecoderLayer")
+    reading.require_attributes(module, layer, *PARTS)
     built = reading.Flow().run(reading.find_method(layer, "__init__").body)
-    for norm in NORMS:
-        value = built.values.get(f"self.{norm}")
-        if value is None or not value.is_call("RMSNorm"):
-            raise Unrecognized(f"self.{norm} is not an RMSNorm", value.node if value else layer)
+    for part in PARTS:
+        value = built.values.get(f"self.{part}")
+        if value is None or not value.is_call(PARTS[part]):
+            where = value.node if value else layer
+            raise Unrecognized(f"self.{part} is not known to be a {PARTS[part]}", where)
     forward = reading.find_method(layer, "forward")
+    require_once(forward)
     flow = run_forward(forward)
 
     result = flow.returned
@@ -104,18 +112,37 @@ def read_layer(module: cst.Module) -> Layer:
     into_fused = given["x"].known()
     attention = addend(into_fused, "self.post_self_attn_layernorm")
     attended = argument(attention, "self.post_self_attn_layernorm")
-    if not attended.is_call("self.self_attn") or "<normed>" not in [p.text for p in attended.parts]:
+    if not attended.is_call("self.self_attn") or given_attention(module, attended) != "<normed>":
         raise Unrecognized("the attention is not given the normed hidden states", attended.node)
     if carried.text not in ("<residual>", f"{fused.text}[1]"):
         raise Unrecognized("the residual that is returned has an unknown form", carried.node)
     for value, kept in ((returned, mlp), (into_fused, attention)):
         if value is not kept:
-            (added,) = [part for part in value.parts if part is not kept]
+            added = value.parts[1] if value.parts[0] is kept else value.parts[0]
             if added.text not in ("<residual>", f"{fused.text}[1]"):
                 raise Unrecognized("something else than the residual is added here", value.node)
     return Layer(
         layer, forward, flow, fused, attention, into_fused, into_mlp, mlp, returned, carried
     )
+
+
+def require_once(forward: cst.FunctionDef) -> None:
+    """Each part of the layer is used once, the first norm in two branches.
+
+    The fused norm writes in place on some devices, so that calling it twice is not the same.
+    """
+    used = [reading.dotted(node) for node in reading.walk(forward)]
+    for part in PARTS:
+        if used.count(f"self.{part}") > (2 if part == "input_layernorm" else 1):
+            raise Unrecognized(f"self.{part} is used more than once", forward)
+
+
+def given_attention(module: cst.Module, call: Value) -> str:
+    """The value that ``Glm4Attention.forward`` gets as its hidden states."""
+    method = reading.find_method(reading.find_class(module, "Glm4Attention"), "forward")
+    parameters = [p.name.value for p in (*method.params.posonly_params, *method.params.params)]
+    given = call.arguments(*parameters[1:])
+    return given["hidden_states"].text if "hidden_states" in given else ""
 
 
 def run_forward(forward: cst.FunctionDef) -> Flow:
@@ -132,7 +159,7 @@ def run_forward(forward: cst.FunctionDef) -> Flow:
         before = reading.Flow().run(cst.IndentedBlock(statements[:position]))  # type: ignore[arg-type]
         if hidden in before.values or residual in before.values:
             raise Unrecognized("hidden states or residual are changed before the first norm", node)
-        flow = reading.Flow(tuples=(FUSED,))
+        flow = reading.Flow(pairs=(FUSED,), fresh=tuple(f"self.{part}" for part in PARTS))
         for name, meaning in ((hidden, "<normed>"), (residual, "<residual>")):
             flow.values[name] = reading.Value("name", meaning, node, node, name)
         return flow.run(cst.IndentedBlock(statements[position + 1 :]))  # type: ignore[arg-type]
@@ -155,15 +182,16 @@ def first_norm(node: cst.If) -> tuple[str, str] | None:
     first, later = node.body, node.orelse.body
     if condition == "not None":
         first, later = later, first
-    start = reading.Flow().run(first).values
+    norm = ("self.input_layernorm",)
+    start = reading.Flow(fresh=norm).run(first).values
     for hidden, normed in start.items():
         kept = start.get(residual)
         if kept is not None and kept.text == hidden and normed.is_call("self.input_layernorm"):
-            if [part.text for part in normed.parts] != [hidden]:
+            if [part.text for part in normed.arguments("x").values()] != [hidden]:
                 continue
-            after = reading.Flow().run(later).values
-            if hidden not in after or residual not in after:
-                continue
+            after = reading.Flow(fresh=norm, pairs=norm).run(later).values
+            if set(start) != {hidden, residual} or set(after) != {hidden, residual}:
+                continue  # Other names for the same tensors would be lost from sight.
             both = [after[hidden], after[residual]]
             if all(v.kind == "item" and v.name == str(i) for i, v in enumerate(both)):
                 call = both[0].parts[0]
@@ -217,14 +245,25 @@ def bind_both(module: cst.Module, layer: Layer) -> dict[cst.CSTNode, cst.CSTNode
         raise Unrecognized(f"the result of {FUSED} is not bound to a name", fused.node)
     target: cst.BaseExpression = assign.targets[0].target
     if isinstance(target, cst.Tuple):
-        target = target.elements[0].value
+        target, second = (element.value for element in target.elements)
+        if (name := reading.dotted(second)) != "_":
+            used = [reading.dotted(node) for node in reading.walk(layer.method)].count(name)
+            if used > 1 and name != "residual":
+                raise Unrecognized(f"{name} is bound here and used elsewhere", assign)
     elif first is not fused and flow.binding.get(fused) is assign:
         # h = norm(h, r), and later h[0]: in a statement of its own, under a test, or in a call
+        for value, statement in flow.reported:
+            kinds = (cst.Assert, cst.Subscript)
+            if value is fused and any(isinstance(n, kinds) for n in reading.walk(statement)):
+                raise Unrecognized("the pair is expected here", statement)
         later = flow.binding.get(first)
-        if later is None:
+        guard = flow.guards.get(first.statement)
+        if guard is not None and later is not None:
+            # Never entered once the pair is unpacked: it goes, or stays with what else it does.
+            if sum(isinstance(node, cst.BaseSmallStatement) for node in flow.guards) == 1:
+                edits[guard] = None
+        elif later is None:
             edits[first.node] = target
-        elif later in flow.guards:
-            edits[flow.guards[later]] = None
         elif reading.text(later.targets[-1].target) == reading.text(target):
             edits[later] = None
         else:
@@ -261,25 +300,69 @@ def drop_double_residual(module: cst.Module) -> list[Place]:
 class Rope:
     """The one call of ``get_rope`` in ``Glm4Attention.__init__`` and its arguments' values."""
 
+    owner: cst.ClassDef
+    flow: Flow
     call: cst.Call
     value: Value
     given: dict[str, Value]
+
+    @property
+    def head(self) -> Value:
+        if not {"head_size", "rotary_dim"} <= set(self.given):
+            raise Unrecognized("get_rope is not given head size and rotary dimension", self.call)
+        return self.given["head_size"].known()
+
+    def require_unused(self, width: Value) -> None:
+        """Nothing but ``get_rope``, a print or a log may read the rotary dimension."""
+        names = [name for name, value in self.flow.values.items() if value is width]
+        printed = {n for _, shown in self.flow.reported for n in reading.walk(shown)}
+        uses = [
+            node
+            for node in reading.walk(self.owner)
+            if reading.dotted(node) in names and node not in printed
+        ]
+        # Each name is bound once, all but one to another one, and get_rope reads one of them.
+        if len(uses) > 2 * len(names):
+            raise Unrecognized("the rotary dimension is used elsewhere, too", uses[-1])
 
 
 @functools.lru_cache(maxsize=1)
 def read_rope(module: cst.Module) -> Rope:
     reading.require_import(module, "get_rope", f"{LAYERS}.rotary_embedding")
+    reading.require_builtins(module, "int", "getattr")
     attention = reading.find_class(module, "Glm4Attention")
+    reading.require_attributes(module, attention, "rotary_emb", "attn", "head_dim")
     calls = [
         node
         for node in reading.walk(attention)
         if isinstance(node, cst.Call) and reading.dotted(node.func) == "get_rope"
     ]
-    flow = reading.Flow().run(reading.find_method(attention, "__init__").body)
+    flow = reading.Flow(fresh=("get_rope",))
+    flow.run(reading.find_method(attention, "__init__").body)
     value = flow.values.get("self.rotary_emb")
     if len(calls) != 1 or value is None or value.node is not calls[0]:
         raise Unrecognized("self.rotary_emb is not the result of one call of get_rope", attention)
-    return Rope(calls[0], value, value.arguments(*GET_ROPE))
+    rope = Rope(attention, flow, calls[0], value, value.arguments(*GET_ROPE))
+    heads = flow.values.get("self.attn")
+    if heads is None or not heads.is_call("Attention"):
+        raise Unrecognized("self.attn is not known to be an Attention", attention)
+    size = heads.arguments("num_heads", "head_size", "scale").get("head_size")
+    if size is None or size.known().text != rope.head.text:
+        raise Unrecognized("get_rope and the attention are given different head sizes", calls[0])
+    forward = reading.find_method(attention, "forward")
+    used = [node for node in reading.walk(attention) if reading.dotted(node) == "self.rotary_emb"]
+    if len(used) != 2 or used[1] not in [
+        node.func for node in reading.walk(forward) if isinstance(node, cst.Call)
+    ]:
+        raise Unrecognized("self.rotary_emb is not called once", forward)
+    return rope
+
+
+def is_factor(value: Value) -> bool:
+    """``config.partial_rotary_factor``, or ``getattr`` of it with or without a default."""
+    if value.is_call("getattr") and len(value.parts) in (2, 3):
+        return value.parts[0].text.endswith("config") and value.parts[1].text == FACTOR
+    return value.text in ("config.partial_rotary_factor", "self.config.partial_rotary_factor")
 
 
 def rotary_dim_once(module: cst.Module) -> list[Place]:
@@ -289,31 +372,28 @@ def rotary_dim_once(module: cst.Module) -> list[Place]:
     A file that computes the part itself and passes no factor is right too.
     """
     rope = read_rope(module)
-    if not {"head_size", "rotary_dim"} <= set(rope.given):
-        raise Unrecognized("get_rope is not given head size and rotary dimension", rope.call)
-    head, width = rope.given["head_size"].known(), rope.given["rotary_dim"].known()
+    head, width = rope.head, rope.given["rotary_dim"].known()
     factor = rope.given.get("partial_rotary_factor")
     if factor is not None and factor.known().text in ("1.0", "1"):
         factor = None
+    if factor is not None and not is_factor(factor):
+        raise Unrecognized("the rotary factor is not that of the configuration", rope.call)
     if width.text == head.text and factor is not None:
-        if "partial_rotary_factor" not in factor.text:
-            raise Unrecognized("the rotary factor does not come from the configuration", rope.call)
         return [Place(rope.call)]
     product = width.parts[0] if width.is_call("int") and len(width.parts) == 1 else width
     if product.kind != "multiply" or head.text not in [part.text for part in product.parts]:
         raise Unrecognized("the rotary dimension has an unknown form", rope.call)
     own_factor, whole = sorted(product.parts, key=lambda part: part.text == head.text)
-    if "partial_rotary_factor" not in own_factor.text:
-        raise Unrecognized("the rotary factor does not come from the configuration", rope.call)
+    if not is_factor(own_factor):
+        raise Unrecognized("the rotary factor is not that of the configuration", rope.call)
+    if width is product:
+        raise Unrecognized("the rotary dimension is not an integer", rope.call)
     if factor is None:
-        if width is product:
-            raise Unrecognized("the rotary dimension is not an integer", rope.call)
         return [Place(rope.call)]
-    if factor.text != own_factor.text:
-        raise Unrecognized("two different rotary factors", rope.call)
     operation = product.node
     if not isinstance(operation, cst.BinaryOperation):
         raise Unrecognized("the rotary dimension has an unknown form", rope.call)
+    rope.require_unused(width)
     operand = operation.left if product.parts[0] is whole else operation.right
     return [
         Place(width.node, broken=True, edits={width.node: operand.with_changes(lpar=(), rpar=())})
@@ -331,7 +411,9 @@ def interleaved_rope(module: cst.Module) -> list[Place]:
         return [Place(rope.call)]
     if style.text != "True" or style.kind != "name":
         raise Unrecognized("is_neox_style has an unknown form", rope.call)
-    return [Place(rope.call, broken=True, edits={style.node: cst.Name("False")})]
+    given = zip(rope.call.args, rope.value.parts, strict=True)
+    argument = next(arg.value for arg, part in given if part is style)
+    return [Place(rope.call, broken=True, edits={argument: cst.Name("False")})]
 
 
 PATCH = Patch(
