@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patcher import receipts
 from patcher.errors import Exit, Failure
-from patcher.patch import Patch, PatchState
+from patcher.patch import Patch, PatchState, RewriteState, Unrecognized
 from patcher.receipts import Receipt
-from patcher.rewriting import Plan, make_plan, sha256
+from patcher.rewriting import Plan, Unreadable, make_plan, parse, sha256
 from patcher.target import Target
 
 
@@ -67,6 +67,8 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
         return Examination(patch, path, state, None, receipt, covered, problem)
     data = read(path)
     plan = make_plan(patch, data)
+    if plan.state is PatchState.NEEDED:
+        plan = _beside_neighbours(target, patch, plan)
     mine = receipt is not None and receipt.after == sha256(data)
     state = plan.state
     if state is PatchState.FIXED and mine:
@@ -78,6 +80,23 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     if not problem and lost is not None:
         problem, line = f"{lost.rewrite}: {lost.reason}", lost.line
     return Examination(patch, path, state, plan, receipt, covered, problem, line)
+
+
+def _beside_neighbours(target: Target, patch: Patch, plan: Plan) -> Plan:
+    """The plan, or one that changes nothing where a neighbour is not what the patch counts on."""
+    for neighbour in patch.neighbours:
+        path = target.root / neighbour.file
+        problem = _refusal(target, path)
+        if not problem:
+            try:
+                neighbour.check(parse(read(path)))
+            except (Unreadable, Unrecognized) as error:
+                problem = error.reason
+        if problem:
+            lost = tuple(replace(f, state=RewriteState.UNRECOGNIZED) for f in plan.findings)
+            problem = f"the file cannot be mended beside {neighbour.file}: {problem}"
+            return Plan(plan.before, plan.before, lost, problem)
+    return plan
 
 
 def examine_all(

@@ -71,6 +71,17 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """Another file of vLLM that a patch counts on and leaves alone.
+
+    ``check`` raises Unrecognized where that file is not what the patch counts on.
+    """
+
+    file: str
+    check: Callable[[cst.Module], None]
+
+
+@dataclass(frozen=True)
 class Proof:
     """What the probe needs to know to prove a patch by numbers; it travels as JSON."""
 
@@ -109,6 +120,8 @@ class Patch:
     known: Mapping[str, PatchState]
     """sha256 of whole files whose state is known (needed or fixed)."""
     proof: Proof
+    neighbours: tuple[Neighbour, ...] = ()
+    """Without these as they must be, the defect may be there, but the repair is none."""
 
     def covers(self, version: str) -> bool:
         """Whether ``versions`` holds for a version; its local and post parts do not matter."""

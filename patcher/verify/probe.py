@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -286,7 +287,11 @@ def _forward(model: Any, prompt: Any) -> Any:
     import torch
 
     positions = torch.arange(len(prompt), device=prompt.device)
-    return _logprobs(model.compute_logits(model(prompt, positions), None))
+    # Up to 0.7.3 a model hands every attention its cache; the plain one uses none.
+    older = {"kv_caches": [None] * model.config.num_hidden_layers, "attn_metadata": None}
+    takes = inspect.signature(model.forward).parameters
+    extra = {name: value for name, value in older.items() if name in takes}
+    return _logprobs(model.compute_logits(model(prompt, positions, **extra), None))
 
 
 def compare(numbers: Any, reference: Any) -> dict[str, Any]:
