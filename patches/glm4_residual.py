@@ -40,6 +40,8 @@ GET_ROPE = (
     "partial_rotary_factor",
 )
 """Parameters of ``get_rope`` in vLLM 0.8.4, in order."""
+NEWER_GET_ROPE = {"head_size", "max_position", "rope_parameters", "is_neox_style"}
+"""What ``get_rope`` is given from vLLM 0.13 on; it takes the factor out of ``rope_parameters``."""
 
 
 # -- the decoder layer --------------------------------------------------------------------------
@@ -289,6 +291,11 @@ def rotary_dim_once(module: cst.Module) -> list[Place]:
     A file that computes the part itself and passes no factor is right too.
     """
     rope = read_rope(module)
+    if set(rope.given) == NEWER_GET_ROPE:
+        parameters = [each.value for each in rope.call.args if each.keyword is not None]
+        if "config.rope_parameters" not in [reading.dotted(each) for each in parameters]:
+            raise Unrecognized("the rotary factor does not come from the configuration", rope.call)
+        return [Place(rope.call)]
     if not {"head_size", "rotary_dim"} <= set(rope.given):
         raise Unrecognized("get_rope is not given head size and rotary dimension", rope.call)
     head, width = rope.given["head_size"].known(), rope.given["rotary_dim"].known()
