@@ -255,10 +255,11 @@ def revert(
 )
 def verify(report: Report, python: str | None, path: str | None, device: str) -> Exit:
     """Prove by numbers that the installed vLLM computes GLM-4 right."""
+    from patcher.examine import is_present
     from patcher.verify.driver import Candidate
 
     target, patches = _open(report, python, path)
-    present = [patch for patch in patches if (target.root / patch.file).exists()]
+    present = [patch for patch in patches if is_present(target, patch)]
     if not present:
         raise Failure(
             Exit.VERSION,
@@ -406,7 +407,8 @@ def _warn_of_transformers(
     """The oldest Transformers that vLLM 0.8.4 accepts have no GLM-4-0414 at all."""
     from packaging.version import InvalidVersion, Version
 
-    for each in examinations:
+    by_class = {each.patch.proof.config_class: each for each in reversed(examinations)}
+    for each in by_class.values():
         oldest = each.patch.proof.transformers
         try:
             old = target.transformers is not None and (

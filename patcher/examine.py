@@ -59,8 +59,12 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     covered = any_version or (target.version is not None and patch.covers(target.version))
     receipt = receipts.read(target, patch)
     problem = _refusal(target, path)
+    beside = [each.file for each in patch.neighbours]
+    absent = [each for each in beside if not os.path.lexists(target.root / each)]
+    if absent:
+        problem = problem or f"it counts on {absent[0]}, which is missing"
     if problem:
-        missing = not os.path.lexists(path)
+        missing = absent or not os.path.lexists(path)
         state = PatchState.NOT_APPLICABLE
         if covered and not (missing and any_version):
             state = PatchState.DRIFTED
@@ -97,6 +101,12 @@ def _beside_neighbours(target: Target, patch: Patch, plan: Plan) -> Plan:
             problem = f"the file cannot be mended beside {neighbour.file}: {problem}"
             return Plan(plan.before, plan.before, lost, problem)
     return plan
+
+
+def is_present(target: Target, patch: Patch) -> bool:
+    """Whether the file is there, and those without which the patch means nothing."""
+    files = (patch.file, *(neighbour.file for neighbour in patch.neighbours))
+    return all((target.root / file).exists() for file in files)
 
 
 def examine_all(

@@ -103,6 +103,35 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Case:
+    """One question to vLLM's configuration: which precision for this checkpoint and this wish?"""
+
+    config_class: str
+    """Configuration class in Transformers."""
+    architecture: str
+    module: str
+    """vLLM's module that holds the architecture."""
+    checkpoint: str
+    """Precision that the checkpoint names."""
+    dtype: str
+    """What the user asks for."""
+    answers: tuple[str, ...]
+    """Right answers: precisions, or ``refused: `` and a word that the error must have in it."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """The proof of a patch that shows in no number: what vLLM's configuration answers."""
+
+    module: str
+    """vLLM's module that holds ``ModelConfig``."""
+    config_class: str
+    transformers: str
+    """Oldest release of Transformers that has ``config_class``."""
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
 class Patch:
     """One repair of one file of vLLM, with its reasons."""
 
@@ -119,9 +148,11 @@ class Patch:
     rewrites: tuple[Rewrite, ...]
     known: Mapping[str, PatchState]
     """sha256 of whole files whose state is known (needed or fixed)."""
-    proof: Proof
+    proof: Proof | Behaviour
     neighbours: tuple[Neighbour, ...] = ()
     """Without these as they must be, the defect may be there, but the repair is none."""
+    within: tuple[str, ...] = ()
+    """Top-level names that the rewrites look at, of a file too large to be parsed whole."""
 
     def covers(self, version: str) -> bool:
         """Whether ``versions`` holds for a version; its local and post parts do not matter."""

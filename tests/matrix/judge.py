@@ -78,4 +78,4 @@ def format_table(cells: Sequence[Cell]) -> str:
 
 
 def _line(first: str, rest: Mapping[str, str]) -> str:
-    return f"{first:<13}" + "".join(f"{text:<{max(len(k), 16)}}" for k, text in rest.items())
+    return f"{first:<13}" + "".join(f"{text:<{max(len(k), 14) + 2}}" for k, text in rest.items())
