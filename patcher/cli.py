@@ -119,7 +119,7 @@ def list_(report: Report) -> Exit:
     from patcher.patch import load_patches
     from patcher.report import describe
 
-    for patch in load_patches():
+    for patch in load_patches(report.warn):
         report.patches.append(describe(patch))
         report.data(f"{patch.id:<20} vLLM {patch.versions:<10} {patch.title}")
     return Exit.OK
@@ -132,7 +132,7 @@ def explain(report: Report, name: str) -> Exit:
     """Explain a patch: why, how, upstream, removal."""
     from patcher.patch import select_patches
 
-    report.show_patch(select_patches([name])[0])
+    report.show_patch(select_patches([name], report.warn)[0])
     return Exit.OK
 
 
@@ -146,7 +146,7 @@ def diff(
     """Show what apply would change, as a unified diff."""
     from patcher.patch import PatchState
 
-    target, patches = _find(python, path, names)
+    target, patches = _find(report, python, path, names)
     report.target = target
     examinations = _examine(report, target, patches, any_version)
     for each in examinations:
@@ -274,19 +274,19 @@ def verify(report: Report, python: str | None, path: str | None, device: str) ->
 
 
 def _find(
-    python: str | None, path: str | None, names: Sequence[str] = ()
+    report: Report, python: str | None, path: str | None, names: Sequence[str] = ()
 ) -> tuple[Target, tuple[Patch, ...]]:
     from patcher.patch import select_patches
     from patcher.target import find_target
 
-    patches = select_patches(names)
+    patches = select_patches(names, report.warn)
     return find_target(python, path), patches
 
 
 def _open(
     report: Report, python: str | None, path: str | None, names: Sequence[str] = ()
 ) -> tuple[Target, tuple[Patch, ...]]:
-    target, patches = _find(python, path, names)
+    target, patches = _find(report, python, path, names)
     report.show_target(target)
     return target, patches
 

@@ -166,8 +166,13 @@ class Patch:
         return SpecifierSet(self.versions).contains(release, prereleases=True)
 
 
-def load_patches() -> tuple[Patch, ...]:
-    """All patches, in the order of their names."""
+def load_patches(warn: Callable[[str, str], None] | None = None) -> tuple[Patch, ...]:
+    """All patches, in the order of their names.
+
+    Args:
+        warn: called with problem and hint for each module in ``patches`` that is no good, the
+            others being loaded all the same. Without it the first such module is a Failure.
+    """
     import patches
 
     ours = Path(__file__).resolve().parent.parent / "patches"
@@ -180,22 +185,45 @@ def load_patches() -> tuple[Patch, ...]:
             "uvx glmpatch --help, or pipx run glmpatch --help",
         )
     names = sorted(info.name for info in pkgutil.iter_modules(patches.__path__))
-    return tuple(_load(name) for name in names)
+    loaded: dict[str, Patch] = {}
+    for name in names:
+        try:
+            patch = _load(name, {each.file: each.id for each in loaded.values()})
+        except Failure as failure:
+            if warn is None:
+                raise
+            warn(failure.message, failure.hint)
+        else:
+            loaded[name] = patch
+    return tuple(loaded.values())
 
 
-def _load(name: str) -> Patch:
-    patch = importlib.import_module(f"patches.{name}").PATCH
-    if not isinstance(patch, Patch) or patch.id != name.replace("_", "-"):
-        raise Failure(
-            Exit.INTERNAL,
-            f"patches/{name}.py must define PATCH, a Patch with the id {name.replace('_', '-')!r}",
-        )
-    return patch
+def _load(name: str, taken: Mapping[str, str]) -> Patch:
+    """The patch of one module. ``taken`` maps files to the patches that mend them already."""
+    from patcher.sound import fault
+
+    try:
+        declared = getattr(importlib.import_module(f"patches.{name}"), "PATCH", None)
+        problem = fault(declared, name)
+    except (Exception, SystemExit) as error:
+        declared, problem = None, f"cannot be imported: {type(error).__name__}: {error}"
+    if isinstance(declared, Patch) and not problem:
+        if declared.file not in taken:
+            return declared
+        # Each would undo what the other's receipt says; all defects of a file are one patch.
+        problem = f"mends {declared.file}, as {taken[declared.file]} does"
+    raise Failure(
+        Exit.INTERNAL,
+        f"patches/{name}.py {problem}; this patch is left out",
+        "CONTRIBUTING.md tells what a patch has to declare",
+    )
 
 
-def select_patches(names: Sequence[str]) -> tuple[Patch, ...]:
+def select_patches(
+    names: Sequence[str], warn: Callable[[str, str], None] | None = None
+) -> tuple[Patch, ...]:
     """The patches with these names, or all of them; a wrong name is wrong usage."""
-    every = load_patches()
+    every = load_patches(warn)
     by_id = {patch.id: patch for patch in every}
     for name in names:
         if name not in by_id:
