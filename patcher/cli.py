@@ -141,7 +141,7 @@ def list_(report: Report) -> Exit:
     from patcher.patch import load_patches
     from patcher.report import describe
 
-    for patch in load_patches():
+    for patch in load_patches(report.warn):
         report.patches.append(describe(patch))
         report.data(f"{patch.id}  vLLM {patch.versions}  {patch.title}")
     return Exit.OK
@@ -154,7 +154,7 @@ def explain(report: Report, name: str) -> Exit:
     """Explain a patch: why, how, upstream, removal."""
     from patcher.patch import select_patches
 
-    report.show_patch(select_patches([name])[0])
+    report.show_patch(select_patches([name], report.warn)[0])
     return Exit.OK
 
 
@@ -168,7 +168,7 @@ def diff(
     """Show what apply would change, as a unified diff."""
     from patcher.patch import PatchState
 
-    target, patches = _find(python, path, names)
+    target, patches = _find(report, python, path, names)
     report.target = target
     examinations = _examine(report, target, patches, any_version)
     for each in examinations:
@@ -293,10 +293,11 @@ def revert(
 )
 def verify(report: Report, python: str | None, path: str | None, device: str) -> Exit:
     """Prove by numbers that the installed vLLM computes GLM-4 right."""
+    from patcher.examine import is_present
     from patcher.verify.driver import Candidate
 
     target, patches = _open(report, python, path)
-    present = [patch for patch in patches if (target.root / patch.file).exists()]
+    present = [patch for patch in patches if is_present(target, patch)]
     if not present:
         raise Failure(
             Exit.VERSION,
@@ -311,19 +312,19 @@ def verify(report: Report, python: str | None, path: str | None, device: str) ->
 
 
 def _find(
-    python: str | None, path: str | None, names: Sequence[str] = ()
+    report: Report, python: str | None, path: str | None, names: Sequence[str] = ()
 ) -> tuple[Target, tuple[Patch, ...]]:
     from patcher.patch import select_patches
     from patcher.target import find_target
 
-    patches = select_patches(names)
+    patches = select_patches(names, report.warn)
     return find_target(python, path), patches
 
 
 def _open(
     report: Report, python: str | None, path: str | None, names: Sequence[str] = ()
 ) -> tuple[Target, tuple[Patch, ...]]:
-    target, patches = _find(python, path, names)
+    target, patches = _find(report, python, path, names)
     report.show_target(target)
     return target, patches
 
@@ -472,7 +473,8 @@ def _warn_of_transformers(
     """The oldest Transformers that vLLM 0.8.4 accepts have no GLM-4-0414 at all."""
     from packaging.version import InvalidVersion, Version
 
-    for each in examinations:
+    by_class = {each.patch.proof.config_class: each for each in reversed(examinations)}
+    for each in by_class.values():
         oldest = each.patch.proof.transformers
         try:
             old = target.transformers is not None and (

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patcher import receipts
 from patcher.errors import Exit, Failure
-from patcher.patch import Patch, PatchState
+from patcher.patch import Patch, PatchState, RewriteState, Unrecognized
 from patcher.receipts import Receipt
-from patcher.rewriting import Plan, make_plan, sha256
+from patcher.rewriting import Plan, Unreadable, make_plan, parse, sha256
 from patcher.target import Target
 
 
@@ -62,22 +62,21 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     path = target.root / patch.file
     covered = any_version or (target.version is not None and patch.covers(target.version))
     receipt = receipts.read(target, patch)
-    try:
-        problem = _refusal(target, path)
-        data = b"" if problem else path.read_bytes()
-    except OSError as error:
-        raise Failure(
-            Exit.TARGET,
-            f"cannot read {path}: {error.strerror}",
-            "run as a user who may read the environment of vLLM",
-        ) from error
+    problem = _refusal(target, path)
+    beside = [each.file for each in patch.neighbours]
+    absent = [each for each in beside if not os.path.lexists(target.root / each)]
+    if absent:
+        problem = problem or f"it counts on {absent[0]}, which is missing"
+    data = b"" if problem else _read(path)
     if problem:
-        missing = not os.path.lexists(path)
+        missing = absent or not os.path.lexists(path)
         state = PatchState.NOT_APPLICABLE
         if covered and not (missing and any_version):
             state = PatchState.DRIFTED
         return Examination(patch, path, state, None, receipt, covered, problem)
     plan = make_plan(patch, data)
+    if plan.state is PatchState.NEEDED:
+        plan = _beside_neighbours(target, patch, plan)
     mine = receipt is not None and receipt.after == sha256(data)
     state = plan.state
     if state is PatchState.FIXED and mine:
@@ -91,10 +90,48 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     return Examination(patch, path, state, plan, receipt, covered, problem, line)
 
 
+def _beside_neighbours(target: Target, patch: Patch, plan: Plan) -> Plan:
+    """The plan, or one that changes nothing where a neighbour is not what the patch counts on."""
+    for neighbour in patch.neighbours:
+        path = target.root / neighbour.file
+        problem = _refusal(target, path)
+        if not problem:
+            try:
+                neighbour.check(parse(_read(path)))
+            except (Unreadable, Unrecognized) as error:
+                problem = error.reason
+        if problem:
+            lost = tuple(replace(f, state=RewriteState.UNRECOGNIZED) for f in plan.findings)
+            problem = f"the file cannot be mended beside {neighbour.file}: {problem}"
+            return Plan(plan.before, plan.before, lost, problem)
+    return plan
+
+
+def is_present(target: Target, patch: Patch) -> bool:
+    """Whether the file is there, and those without which the patch means nothing."""
+    files = (patch.file, *(neighbour.file for neighbour in patch.neighbours))
+    return all((target.root / file).exists() for file in files)
+
+
 def examine_all(
     target: Target, patches: Sequence[Patch], any_version: bool = False
 ) -> tuple[Examination, ...]:
     return tuple(examine(target, patch, any_version) for patch in patches)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> Failure:
+    return Failure(
+        Exit.TARGET,
+        f"cannot read {path}: {error.strerror}",
+        "run as a user who may read the environment of vLLM",
+    )
 
 
 def _refusal(target: Target, path: Path) -> str:
@@ -112,8 +149,8 @@ def _refusal(target: Target, path: Path) -> str:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return "a link that leads nowhere" if path.is_symlink() else "the file is missing"
-    except PermissionError:
-        raise
+    except PermissionError as error:
+        raise _unreadable(path, error) from error
     except OSError as error:
         return f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(mode):

@@ -71,6 +71,17 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """Another file of vLLM that a patch counts on and leaves alone.
+
+    ``check`` raises Unrecognized where that file is not what the patch counts on.
+    """
+
+    file: str
+    check: Callable[[cst.Module], None]
+
+
+@dataclass(frozen=True)
 class Proof:
     """What the probe needs to know to prove a patch by numbers; it travels as JSON."""
 
@@ -92,6 +103,35 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Case:
+    """One question to vLLM's configuration: which precision for this checkpoint and this wish?"""
+
+    config_class: str
+    """Configuration class in Transformers."""
+    architecture: str
+    module: str
+    """vLLM's module that holds the architecture."""
+    checkpoint: str
+    """Precision that the checkpoint names."""
+    dtype: str
+    """What the user asks for."""
+    answers: tuple[str, ...]
+    """Right answers: precisions, or ``refused: `` and a word that the error must have in it."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """The proof of a patch that shows in no number: what vLLM's configuration answers."""
+
+    module: str
+    """vLLM's module that holds ``ModelConfig``."""
+    config_class: str
+    transformers: str
+    """Oldest release of Transformers that has ``config_class``."""
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
 class Patch:
     """One repair of one file of vLLM, with its reasons."""
 
@@ -108,7 +148,11 @@ class Patch:
     rewrites: tuple[Rewrite, ...]
     known: Mapping[str, PatchState]
     """sha256 of whole files whose state is known (needed or fixed)."""
-    proof: Proof
+    proof: Proof | Behaviour
+    neighbours: tuple[Neighbour, ...] = ()
+    """Without these as they must be, the defect may be there, but the repair is none."""
+    within: tuple[str, ...] = ()
+    """Top-level names that the rewrites look at, of a file too large to be parsed whole."""
 
     def covers(self, version: str) -> bool:
         """Whether ``versions`` holds for a version; its local and post parts do not matter."""
@@ -122,8 +166,13 @@ class Patch:
         return SpecifierSet(self.versions).contains(release, prereleases=True)
 
 
-def load_patches() -> tuple[Patch, ...]:
-    """All patches, in the order of their names."""
+def load_patches(warn: Callable[[str, str], None] | None = None) -> tuple[Patch, ...]:
+    """All patches, in the order of their names.
+
+    Args:
+        warn: called with problem and hint for each module in ``patches`` that is no good, the
+            others being loaded all the same. Without it the first such module is a Failure.
+    """
     ours = Path(__file__).resolve().parent.parent / "patches" / "__init__.py"
     spec = importlib.util.find_spec("patches")  # imports nothing yet: it may be anybody's code
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != ours:
@@ -137,22 +186,45 @@ def load_patches() -> tuple[Patch, ...]:
     import patches
 
     names = sorted(info.name for info in pkgutil.iter_modules(patches.__path__))
-    return tuple(_load(name) for name in names)
+    loaded: dict[str, Patch] = {}
+    for name in names:
+        try:
+            patch = _load(name, {each.file: each.id for each in loaded.values()})
+        except Failure as failure:
+            if warn is None:
+                raise
+            warn(failure.message, failure.hint)
+        else:
+            loaded[name] = patch
+    return tuple(loaded.values())
 
 
-def _load(name: str) -> Patch:
-    patch = importlib.import_module(f"patches.{name}").PATCH
-    if not isinstance(patch, Patch) or patch.id != name.replace("_", "-"):
-        raise Failure(
-            Exit.INTERNAL,
-            f"patches/{name}.py must define PATCH, a Patch with the id {name.replace('_', '-')!r}",
-        )
-    return patch
+def _load(name: str, taken: Mapping[str, str]) -> Patch:
+    """The patch of one module. ``taken`` maps files to the patches that mend them already."""
+    from patcher.sound import fault
+
+    try:
+        declared = getattr(importlib.import_module(f"patches.{name}"), "PATCH", None)
+        problem = fault(declared, name)
+    except (Exception, SystemExit) as error:
+        declared, problem = None, f"cannot be imported: {type(error).__name__}: {error}"
+    if isinstance(declared, Patch) and not problem:
+        if declared.file not in taken:
+            return declared
+        # Each would undo what the other's receipt says; all defects of a file are one patch.
+        problem = f"mends {declared.file}, as {taken[declared.file]} does"
+    raise Failure(
+        Exit.INTERNAL,
+        f"patches/{name}.py {problem}; this patch is left out",
+        "CONTRIBUTING.md tells what a patch has to declare",
+    )
 
 
-def select_patches(names: Sequence[str]) -> tuple[Patch, ...]:
+def select_patches(
+    names: Sequence[str], warn: Callable[[str, str], None] | None = None
+) -> tuple[Patch, ...]:
     """The patches with these names, or all of them; a wrong name is wrong usage."""
-    every = load_patches()
+    every = load_patches(warn)
     by_id = {patch.id: patch for patch in every}
     for name in names:
         if name not in by_id:

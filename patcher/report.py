@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patcher.patch import Patch
     from patcher.rewriting import Plan
     from patcher.target import Target
-    from patcher.verify.driver import Result, Verification
+    from patcher.verify.driver import Behaved, Result, Verification
 
 STATE_COLORS = {
     "needed": "yellow",
@@ -206,16 +206,19 @@ class Report:
     def show_verification(self, verification: Verification) -> None:
         self.verification = verification.to_dict()
         name, precision = verification.device, verification.precision
-        self.data(
-            f"proof: vLLM's model file on the {name} in {precision}, against Transformers "
-            "on the same random weights;\n"
-            "       not the engine: its attention kernels, paged cache and compilation were not run"
-        )
+        if verification.results:
+            self.data(
+                f"proof: vLLM's model file on the {name} in {precision}, against Transformers "
+                "on the same random weights;\n       not the engine: its attention kernels, "
+                "paged cache and compilation were not run"
+            )
         self.detail("  " + ", ".join(f"{k} {v}" for k, v in verification.versions.items()))
         for result in verification.results:
             self._show_result(result)
+        for each in verification.behaviours:
+            self._show_behaviour(each)
 
-    def _show_result(self, result: Result) -> None:
+    def _show_verdict(self, result: Result | Behaved) -> None:
         verdict = (
             click.style("passed", fg="green") if result.passed else click.style("FAILED", fg="red")
         )
@@ -225,6 +228,21 @@ class Report:
             if result.crash["place"]:
                 self.data(f"  at {result.crash['place']}")
             self.detail(result.crash["traceback"])
+
+    def _show_behaviour(self, result: Behaved) -> None:
+        self._show_verdict(result)
+        if result.crash is None:
+            right = sum(answer.right for answer in result.answers)
+            self.data(
+                f"  right answers of the configuration  {right} of {len(result.answers)} questions"
+            )
+        for answer in result.answers:
+            show = self.detail if answer.right else self.data
+            show(f"  {answer.question}: {answer.answer}" + ("" if answer.right else "  (wrong)"))
+
+    def _show_result(self, result: Result) -> None:
+        self._show_verdict(result)
+        if result.crash is not None:
             return
         away = "not finite" if result.distance is None else f"{result.distance:.1e}"
         self.data(f"  worst log-probability difference  {away}")

@@ -8,10 +8,11 @@ import io
 import tokenize
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from patcher.patch import Patch, PatchState, RewriteState, Unrecognized, lazy
+from patcher.window import cut
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -92,6 +93,20 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
     if patch.known.get(sha256(data)) is PatchState.FIXED:
         fixed = tuple(Finding(r.id, RewriteState.FIXED) for r in patch.rewrites)
         return Plan(data, data, fixed)
+    if not patch.within:
+        return _plan(patch, data, only)
+    window = cut(data, patch.within)
+    plan = _plan(patch, window.source, only)
+    return replace(
+        plan,
+        before=data,
+        after=window.above + plan.after + window.below,
+        findings=tuple(replace(f, line=f.line and f.line + window.offset) for f in plan.findings),
+        line=plan.line and plan.line + window.offset,
+    )
+
+
+def _plan(patch: Patch, data: bytes, only: Collection[str] | None) -> Plan:
     try:
         module = parse(data)
     except Unreadable as error:

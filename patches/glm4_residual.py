@@ -44,6 +44,8 @@ GET_ROPE = (
     "partial_rotary_factor",
 )
 """Parameters of ``get_rope`` in vLLM 0.8.4, in order."""
+NEWER_GET_ROPE = {"head_size", "max_position", "rope_parameters", "is_neox_style"}
+"""What ``get_rope`` is given from vLLM 0.13 on; it takes the factor out of ``rope_parameters``."""
 
 
 # -- the decoder layer --------------------------------------------------------------------------
@@ -308,8 +310,8 @@ class Rope:
 
     @property
     def head(self) -> Value:
-        if not {"head_size", "rotary_dim"} <= set(self.given):
-            raise Unrecognized("get_rope is not given head size and rotary dimension", self.call)
+        if "head_size" not in self.given:
+            raise Unrecognized("get_rope is not given the head size", self.call)
         return self.given["head_size"].known()
 
     def require_unused(self, width: Value) -> None:
@@ -372,6 +374,13 @@ def rotary_dim_once(module: cst.Module) -> list[Place]:
     A file that computes the part itself and passes no factor is right too.
     """
     rope = read_rope(module)
+    if set(rope.given) == NEWER_GET_ROPE:
+        parameters = [each.value for each in rope.call.args if each.keyword is not None]
+        if "config.rope_parameters" not in [reading.dotted(each) for each in parameters]:
+            raise Unrecognized("the rotary factor does not come from the configuration", rope.call)
+        return [Place(rope.call)]
+    if "rotary_dim" not in rope.given:
+        raise Unrecognized("get_rope is not given the rotary dimension", rope.call)
     head, width = rope.head, rope.given["rotary_dim"].known()
     factor = rope.given.get("partial_rotary_factor")
     if factor is not None and factor.known().text in ("1.0", "1"):

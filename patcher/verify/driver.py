@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from patcher.errors import Exit, Failure
-from patcher.patch import Patch
+from patcher.patch import Behaviour, Case, Patch
 from patcher.target import Target
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -31,6 +31,8 @@ GLM-4 show."""
 SECONDS = 900
 """After this long the probe hangs."""
 ASKING = "asking vLLM"
+ANSWER = 200
+"""Characters of an answer that are shown."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,26 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What vLLM's configuration answered to one question, and whether that is right."""
+
+    question: str
+    answer: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Behaved:
+    """How vLLM's configuration behaved with one file."""
+
+    patch: str
+    file: str
+    passed: bool
+    answers: tuple[Answer, ...]
+    crash: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class Verification:
     """One run of the probe."""
 
@@ -72,10 +94,13 @@ class Verification:
     versions: Mapping[str, str]
     seconds: float
     results: tuple[Result, ...]
+    behaviours: tuple[Behaved, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return bool(self.results) and all(result.passed for result in self.results)
+        passed = [each.passed for each in self.results]
+        passed += [each.passed for each in self.behaviours]
+        return bool(passed) and all(passed)
 
     def to_dict(self) -> dict[str, Any]:
         return {"outcome": "passed" if self.passed else "failed", **asdict(self)}
@@ -123,6 +148,7 @@ def verify(
         versions={k: report[k] for k in ("vllm", "torch", "transformers", "python")},
         seconds=report["seconds"],
         results=tuple(_judge(each, precision) for each in report["results"]),
+        behaviours=tuple(_judge_behaviour(each, candidates) for each in report["behaviours"]),
     )
 
 
@@ -139,15 +165,16 @@ def _request(
     folder: Path, target: Target, candidates: Sequence[Candidate], device: str, precision: str
 ) -> dict[str, Any]:
     proofs: dict[str, dict[str, Any]] = {}
+    behaviours: dict[str, dict[str, Any]] = {}
     for number, candidate in enumerate(candidates):
         path = None
         if candidate.source is not None:
             path = folder / str(number) / Path(candidate.patch.file).name
             path.parent.mkdir()
             path.write_bytes(candidate.source)
-        proof = proofs.setdefault(
-            candidate.patch.id, {"id": candidate.patch.id, **asdict(candidate.patch.proof)}
-        )
+        name, kind = candidate.patch.id, candidate.patch.proof
+        kept = behaviours if isinstance(kind, Behaviour) else proofs
+        proof = kept.setdefault(name, {"id": name, **asdict(kind)})
         proof.setdefault("files", []).append({"id": candidate.id, "path": path and str(path)})
     return {
         "root": str(target.root),
@@ -155,6 +182,7 @@ def _request(
         "device": device,
         "precision": precision,
         "proofs": list(proofs.values()),
+        "behaviours": list(behaviours.values()),
         "report": str(folder / "report.json"),
         "steps": str(folder / "steps"),
     }
@@ -294,3 +322,29 @@ def _judge(measured: Mapping[str, Any], precision: str) -> Result:
         tokens=measured.get("tokens"),
         crash=measured["crash"],
     )
+
+
+def _judge_behaviour(measured: Mapping[str, Any], candidates: Sequence[Candidate]) -> Behaved:
+    proof = next(each.patch.proof for each in candidates if each.patch.id == measured["proof"])
+    assert isinstance(proof, Behaviour)
+    crash = measured["crash"]
+    answers = tuple(
+        Answer(
+            f"dtype {case.dtype} for {case.architecture} in {case.checkpoint}",
+            " ".join(answer.split())[:ANSWER],
+            _is_right(case, answer),
+        )
+        for case, answer in zip(proof.cases, measured["answers"], strict=crash is None)
+    )
+    passed = crash is None and all(answer.right for answer in answers)
+    return Behaved(measured["proof"], measured["file"], passed, answers, crash)
+
+
+def _is_right(case: Case, answer: str) -> bool:
+    """A precision must be among the right ones; a refusal must say what it is about."""
+    kind, _, message = answer.partition(": ")
+    for right in case.answers:
+        expected, _, word = right.partition(": ")
+        if kind == expected and word in message:
+            return True
+    return False

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -36,6 +37,11 @@ class CannotRun(Exception):
         self.reason, self.hint = reason, hint
 
 
+def load_from(name: str, path: str) -> Any:
+    """The spec of a module that is run from this file, bypassing bytecode."""
+    return importlib.util.spec_from_loader(name, SourceOnly(name, path))
+
+
 class FileFinder:
     """Import hook that loads the named modules from other files, bypassing bytecode."""
 
@@ -45,7 +51,7 @@ class FileFinder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in self.paths:
             return None
-        return importlib.util.spec_from_loader(name, SourceOnly(name, self.paths[name]))
+        return load_from(name, self.paths[name])
 
 
 class SourceOnly(importlib.machinery.SourceFileLoader):
@@ -82,6 +88,10 @@ def use_platform(device: str) -> None:
         @classmethod
         def is_async_output_supported(cls, enforce_eager: Any) -> bool:
             return False
+
+        @classmethod
+        def get_device_name(cls, device_id: int = 0) -> str:
+            return "cpu"
 
     vllm.platforms._current_platform = PlainCpuPlatform()
 
@@ -286,7 +296,11 @@ def _forward(model: Any, prompt: Any) -> Any:
     import torch
 
     positions = torch.arange(len(prompt), device=prompt.device)
-    return _logprobs(model.compute_logits(model(prompt, positions), None))
+    # Up to 0.7.3 a model hands every attention its cache; the plain one uses none.
+    older = {"kv_caches": [None] * model.config.num_hidden_layers, "attn_metadata": None}
+    takes = inspect.signature(model.forward).parameters
+    extra = {name: value for name, value in older.items() if name in takes}
+    return _logprobs(model.compute_logits(model(prompt, positions, **extra), None))
 
 
 def compare(numbers: Any, reference: Any) -> dict[str, Any]:
@@ -356,7 +370,7 @@ def measure(request: dict[str, Any], step: Any) -> dict[str, Any]:
             "name the interpreter that runs vLLM with --python",
         ) from error
     report.update(torch=torch.__version__, transformers=transformers.__version__)
-    for proof in request["proofs"]:
+    for proof in request["proofs"] + request["behaviours"]:
         if not hasattr(transformers, proof["config_class"]):
             raise CannotRun(
                 f"transformers {transformers.__version__} has no {proof['config_class']}",
@@ -393,7 +407,24 @@ def measure(request: dict[str, Any], step: Any) -> dict[str, Any]:
             report["results"].append(
                 {"proof": proof["id"], "noise": noise["distance"], "peak": peak, **result}
             )
+    report["behaviours"] = [
+        {"proof": each["id"], "file": file["id"], **ask_configuration(each, file, step)}
+        for each in request["behaviours"]
+        for file in each["files"]
+    ]
     return report
+
+
+def ask_configuration(asked: dict[str, Any], file: dict[str, Any], step: Any) -> dict[str, Any]:
+    """The answers of vLLM's configuration by one file, or the error in which it ended."""
+    step(f"asking vLLM's configuration ({file['id']})")
+    spec = load_from("glmpatch_behaviour", os.path.join(os.path.dirname(__file__), "behaviour.py"))
+    behaviour = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(behaviour)
+    try:
+        return {"crash": None, "answers": behaviour.measure(asked, file, load_from)}
+    except (Exception, SystemExit) as error:
+        return {"crash": describe(error), "answers": []}
 
 
 def main(request_file: str) -> None:
