@@ -355,7 +355,7 @@ def _how_to_restore(target: Target) -> str:
         return f"restore the file from version control, such as git -C {target.root} checkout FILE"
     return (
         "reinstall the released file (pip install --force-reinstall --no-deps "
-        f"vllm=={target.version}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
+        f"vllm=={target.version or '0.8.4'}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
     )
 
 
