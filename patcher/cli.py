@@ -356,7 +356,7 @@ def _how_to_restore(target: Target) -> str:
         return f"restore the file from version control, such as git -C {target.root} checkout FILE"
     return (
         "reinstall the released file (pip install --force-reinstall --no-deps "
-        f"vllm=={target.version}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
+        f"vllm=={target.version or '0.8.4'}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
     )
 
 
@@ -467,22 +467,25 @@ def _uncovered(
     return Exit.OK
 
 
+def _is_older(version: str | None, oldest: str) -> bool:
+    if version is None or version == oldest:
+        return False
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version) < Version(oldest)
+    except InvalidVersion:
+        return False
+
+
 def _warn_of_transformers(
     report: Report, target: Target, examinations: Sequence[Examination]
 ) -> None:
     """The oldest Transformers that vLLM 0.8.4 accepts have no GLM-4-0414 at all."""
-    from packaging.version import InvalidVersion, Version
-
     by_class = {each.patch.proof.config_class: each for each in reversed(examinations)}
     for each in by_class.values():
         oldest = each.patch.proof.transformers
-        try:
-            old = target.transformers is not None and (
-                Version(target.transformers) < Version(oldest)
-            )
-        except InvalidVersion:
-            continue
-        if old and each.state.value != "not-applicable":
+        if each.state.value != "not-applicable" and _is_older(target.transformers, oldest):
             report.warn(
                 f"transformers {target.transformers} has no {each.patch.proof.config_class}: "
                 "this vLLM cannot load GLM-4-0414, patched or not",

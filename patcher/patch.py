@@ -156,6 +156,8 @@ class Patch:
 
     def covers(self, version: str) -> bool:
         """Whether ``versions`` holds for a version; its local and post parts do not matter."""
+        if self.versions == f"=={version}":
+            return True  # the usual case, without what it costs to import packaging
         from packaging.specifiers import SpecifierSet
         from packaging.version import InvalidVersion, Version
 
