@@ -121,7 +121,8 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
         if rewrite in gone or (rewrite in made and any(p.broken for p in again[rewrite]))
     }
     if unknown:
-        return Plan(data, data, _findings(module, patch, {}, unknown))
+        known = {r: found for r, found in places.items() if r not in unknown}
+        return Plan(data, data, _findings(module, patch, known, unknown))
     return Plan(data, after, findings)
 
 
