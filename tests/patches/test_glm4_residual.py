@@ -156,10 +156,13 @@ FIXED_ROPES = {
     "another name for the head size": FACTOR
     + "size = self.head_dim\nself.rotary_dim = size\n"
     + ROPE,
-    "defaults written out": ONCE + ROPE.replace("base=", "rope_scaling=None,\n    dtype=None, base="),
+    "defaults written out": ONCE
+    + ROPE.replace("base=", "rope_scaling=None,\n    dtype=None, base="),
     "parentheses": ONCE + ROPE.replace("=False", "=(False)"),
     "comments between": ONCE
-    + ROPE.replace("    base=", "    # partial_rotary_factor=factor,\n    # is_neox_style=True\n    base="),
+    + ROPE.replace(
+        "    base=", "    # partial_rotary_factor=factor,\n    # is_neox_style=True\n    base="
+    ),
     "the old line as a comment": FACTOR
     + "# self.rotary_dim = int(factor * self.head_dim)\nself.rotary_dim = self.head_dim\n"
     + ROPE,
@@ -188,7 +191,9 @@ FIXED_FILES = {
         "    def forward(self, positions, hidden_states, kv=None, meta=None):",
     ),
     "extra arguments by position": model(
-        NORM.replace("positions=positions, hidden_states=hidden_states", "positions, hidden_states, 1")
+        NORM.replace(
+            "positions=positions, hidden_states=hidden_states", "positions, hidden_states, 1"
+        )
         + FUSED
         + MLP
         + RETURN
@@ -328,7 +333,10 @@ BROKEN_SUMS = {
         RIGHT,
     ),
     "in the argument": (
-        NORM + FUSED.replace("norm(hidden_states,", "norm(residual + hidden_states,") + MLP + RETURN,
+        NORM
+        + FUSED.replace("norm(hidden_states,", "norm(residual + hidden_states,")
+        + MLP
+        + RETURN,
         RIGHT,
     ),
     "in the return": (NORM + FUSED + MLP + "return residual + hidden_states, residual\n", RIGHT),
@@ -663,7 +671,9 @@ UNKNOWN_FILES = {
         False,
     ),
     "a decorated forward": (
-        model().replace("    def forward(self, positions, h", "    @fast\n    def forward(self, positions, h"),
+        model().replace(
+            "    def forward(self, positions, h", "    @fast\n    def forward(self, positions, h"
+        ),
         True,
         True,
     ),
@@ -681,7 +691,9 @@ UNKNOWN_FILES = {
         False,
     ),
     "a call of its own": (
-        model().replace("\nclass Glm4Model", "    def __call__(self, *a):\n        pass\n\nclass Glm4Model"),
+        model().replace(
+            "\nclass Glm4Model", "    def __call__(self, *a):\n        pass\n\nclass Glm4Model"
+        ),
         True,
         False,
     ),
@@ -727,7 +739,9 @@ UNKNOWN_FILES = {
     "a norm assigned here": (model(imports=IMPORTS + "RMSNorm = Other\n"), True, False),
     "a norm bound by a walrus": (model(imports=IMPORTS + "print(RMSNorm := Other)\n"), True, False),
     "a norm as a parameter": (
-        model().replace("    def __init__(self, config):", "    def __init__(self, config, RMSNorm):"),
+        model().replace(
+            "    def __init__(self, config):", "    def __init__(self, config, RMSNorm):"
+        ),
         True,
         False,
     ),
@@ -786,7 +800,11 @@ UNKNOWN_FILES = {
         True,
         False,
     ),
-    "an empty class": (model().split("class Glm4Attention")[0] + "class Glm4Attention: pass\n", True, True),
+    "an empty class": (
+        model().split("class Glm4Attention")[0] + "class Glm4Attention: pass\n",
+        True,
+        True,
+    ),
     "no class": ("x = 1\n", True, True),
 }
 
