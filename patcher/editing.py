@@ -251,23 +251,31 @@ def _without_gone(
 
 
 def line_numbers(module: cst.Module, nodes: Iterable[cst.CSTNode]) -> dict[cst.CSTNode, int]:
-    """The line, from 1, on which each of these nodes of the module starts.
+    """The line, from 1, of each of these nodes of the module.
 
-    Found by printing the module with a mark in front of each: LibCST's own position metadata
-    takes as long to import as the rest of LibCST.
+    Found by printing the module with another name in place of the first one in each node:
+    LibCST's own position metadata takes as long to import as the rest of LibCST.
     """
-    anchors = {
-        node: next((n for n in walk(node) if isinstance(n, cst.BaseExpression)), node)
-        for node in nodes
-    }
+    anchors = {node: _anchor(node) for node in nodes}
     marks = {anchor: f"__glmpatch_mark_{i}__" for i, anchor in enumerate(set(anchors.values()))}
 
-    def leave(original: cst.CSTNode, node: cst.CSTNode) -> cst.CSTNode:
-        mark = marks.get(original)
-        return cst.BinaryOperation(cst.Name(mark), cst.Add(), node) if mark else node  # type: ignore[arg-type]
+    def enter(node: cst.CSTNode) -> cst.CSTNode:
+        mark = marks.get(node)
+        if mark is None:
+            return node
+        name = cst.Name(mark)
+        return cst.Expr(name) if isinstance(node, cst.BaseSmallStatement) else name
 
-    marked = _rebuilt(module, lambda node: node, leave)
-    assert isinstance(marked, cst.Module)
-    code = marked.code
-    lines = {anchor: code.partition(mark)[0].count("\n") + 1 for anchor, mark in marks.items()}
+    code = _rebuilt(module, enter, lambda _, node: node)
+    assert isinstance(code, cst.Module)
+    printed = code.code
+    lines = {anchor: printed.partition(mark)[0].count("\n") + 1 for anchor, mark in marks.items()}
     return {node: lines[anchor] for node, anchor in anchors.items()}
+
+
+def _anchor(node: cst.CSTNode) -> cst.CSTNode:
+    """The first name in it; else, as in ``return 1``, what a name can stand for."""
+    inside = list(walk(node))
+    names = (each for each in inside if isinstance(each, cst.Name))
+    kinds = (cst.BaseExpression, cst.BaseSmallStatement)
+    return next(names, next((each for each in inside if isinstance(each, kinds)), node))

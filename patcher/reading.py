@@ -543,7 +543,7 @@ def names(module: cst.Module) -> Names:
     for node in walk(module):
         field = _BINDERS.get(type(node))
         if field is None:
-            if type(node) is cst.ImportStar:
+            if type(node) is cst.ImportFrom and isinstance(node.names, cst.ImportStar):
                 found.bound.setdefault("*", []).append(node)
             elif type(node) is cst.Call and dotted(node.func) in ("setattr", "delattr"):
                 first = node.args[0].value if node.args else node
@@ -616,12 +616,11 @@ def require_attributes(module: cst.Module, owner: cst.ClassDef, *attributes: str
     """
     for statement in owner.body.body:
         lines = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
-        for own in (statement, *lines):
-            targets = [each.target for each in getattr(own, "targets", ())]
-            targets += [own.name] if isinstance(own, cst.FunctionDef) else []
-            if not {dotted(target) for target in targets}.isdisjoint(attributes):
-                raise Unrecognized("an attribute of the class hides a part of the layer", own)
-    given: set[str] = set()
+        given = [each.target for line in lines for each in getattr(line, "targets", ())]
+        own = {dotted(target) for target in given} & {"forward", "__init__", *attributes}
+        if own or (isinstance(statement, cst.FunctionDef) and statement.name.value in attributes):
+            raise Unrecognized("the class itself hides a part of its objects", statement)
+    seen: set[str] = set()
     inside = set(walk(owner))
     for name, nodes in names(module).bound.items():
         root, *path = name.split(".")
@@ -629,8 +628,8 @@ def require_attributes(module: cst.Module, owner: cst.ClassDef, *attributes: str
         for node in nodes if concerned or path == ["*"] else ():
             if root == "self" and node not in inside:
                 continue  # another class
-            if root == "self" and len(path) == 1 and path[0] in attributes and name not in given:
-                given.add(name)
+            if root == "self" and len(path) == 1 and path[0] in attributes and name not in seen:
+                seen.add(name)
             elif concerned or root == "self":
                 raise Unrecognized(f"{name} is changed here", node)
 

@@ -136,7 +136,8 @@ def _plan(patch: Patch, data: bytes, only: Collection[str] | None) -> Plan:
         if rewrite in gone or (rewrite in made and any(p.broken for p in again[rewrite]))
     }
     if unknown:
-        return Plan(data, data, _findings(module, patch, {}, unknown))
+        known = {r: found for r, found in places.items() if r not in unknown}
+        return Plan(data, data, _findings(module, patch, known, unknown))
     return Plan(data, after, findings)
 
 

@@ -258,18 +258,7 @@ def bind_both(module: cst.Module, layer: Layer) -> dict[cst.CSTNode, cst.CSTNode
             kinds = (cst.Assert, cst.Subscript)
             if value is fused and any(isinstance(n, kinds) for n in reading.walk(statement)):
                 raise Unrecognized("the pair is expected here", statement)
-        later = flow.binding.get(first)
-        guard = flow.guards.get(first.statement)
-        if guard is not None and later is not None:
-            # Never entered once the pair is unpacked: it goes, or stays with what else it does.
-            if sum(isinstance(node, cst.BaseSmallStatement) for node in flow.guards) == 1:
-                edits[guard] = None
-        elif later is None:
-            edits[first.node] = target
-        elif reading.text(later.targets[-1].target) == reading.text(target):
-            edits[later] = None
-        else:
-            edits[first.node] = target
+        edits = unwrapped(flow, first, target)
     arguments = fused.node.args if isinstance(fused.node, cst.Call) else ()
     given = zip(arguments, fused.parts, strict=True)
     residual = next(arg.value for arg, part in given if part.text == "<residual>")
@@ -279,6 +268,32 @@ def bind_both(module: cst.Module, layer: Layer) -> dict[cst.CSTNode, cst.CSTNode
         module, (layer.owner, layer.method), assign, target, residual, fused.node
     )
     return edits
+
+
+def unwrapped(
+    flow: Flow, first: Value, pair: cst.BaseExpression
+) -> dict[cst.CSTNode, cst.CSTNode | None]:
+    """Without the step from the pair to its first value, which ``pair`` then is.
+
+    The step is a statement of its own, ``h = h[0]`` or ``h, _ = h``, which goes, with the test
+    that it may stand under; or it is a mere ``h[0]`` somewhere.
+    """
+    step = first.statement
+    if isinstance(step, cst.Assign) and len(step.targets) == 1:
+        target = step.targets[0].target
+        if isinstance(target, cst.Tuple):
+            target = target.elements[0].value
+        whole = step.value is first.node or reading.dotted(step.value) is not None
+        if whole and reading.dotted(target) == reading.dotted(pair):
+            guard = flow.guards.get(step)
+            if guard is None:
+                return {step: None}
+            # Never entered once the pair is unpacked: it goes, or stays with what else it does.
+            inside = [n for n in reading.walk(guard.body) if isinstance(n, cst.BaseSmallStatement)]
+            return {guard: None} if inside == [step] else {}
+    if not isinstance(first.node, cst.Subscript):
+        raise Unrecognized("the pair is unpacked in a form that is not known", step)
+    return {first.node: pair}
 
 
 def drop_double_residual(module: cst.Module) -> list[Place]:
@@ -352,7 +367,9 @@ def read_rope(module: cst.Module) -> Rope:
     if size is None or size.known().text != rope.head.text:
         raise Unrecognized("get_rope and the attention are given different head sizes", calls[0])
     forward = reading.find_method(attention, "forward")
-    used = [node for node in reading.walk(attention) if reading.dotted(node) == "self.rotary_emb"]
+    shown = {n for _, statement in flow.reported for n in reading.walk(statement)}
+    mentioned = [n for n in reading.walk(attention) if reading.dotted(n) == "self.rotary_emb"]
+    used = [node for node in mentioned if node not in shown]
     if len(used) != 2 or used[1] not in [
         node.func for node in reading.walk(forward) if isinstance(node, cst.Call)
     ]:

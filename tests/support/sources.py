@@ -49,3 +49,41 @@ def replace(source: bytes, old: str, new: str, count: int = 1) -> bytes:
     """``source`` with ``old`` replaced; fails unless ``old`` stands there ``count`` times."""
     assert source.count(old.encode()) == count, (old, source.count(old.encode()))
     return source.replace(old.encode(), new.encode())
+
+
+SUM = "        hidden_states = residual + hidden_states\n"
+UPSTREAM: dict[str, tuple[tuple[str, str, int], ...]] = {
+    "unpack-fused-norm": (
+        (
+            "hidden_states = self.post_attention_layernorm(hidden_states, residual)\n",
+            "hidden_states, residual = self.post_attention_layernorm(\n"
+            "            hidden_states, residual)\n",
+            1,
+        ),
+    ),
+    "drop-double-residual": ((SUM, "", 2),),
+    "rotary-dim-once": (
+        (
+            "self.rotary_dim = int(partial_rotary_factor * self.head_dim)",
+            "self.rotary_dim = self.head_dim",
+            1,
+        ),
+    ),
+    "interleaved-rope": (
+        (
+            "            partial_rotary_factor=partial_rotary_factor,\n        )\n",
+            "            partial_rotary_factor=partial_rotary_factor,\n"
+            "            is_neox_style=False,\n        )\n",
+            1,
+        ),
+    ),
+}
+"""Each rewrite's change to the released file as plain text: old, new, how often it stands there."""
+
+
+def expected(released: bytes, only: tuple[str, ...] = REWRITES) -> bytes:
+    """The released file with these changes made by hand, without any of our machinery."""
+    for rewrite in only:
+        for old, new, count in UPSTREAM[rewrite]:
+            released = replace(released, old, new, count)
+    return released
