@@ -85,7 +85,8 @@ def refuse_float16(module: cst.Module) -> list[Place]:
 def find_function(module: cst.Module) -> cst.FunctionDef:
     found = [n for n in module.body if isinstance(n, cst.FunctionDef) and n.name.value == FUNCTION]
     if len(found) != 1 or not isinstance(found[0].body, cst.IndentedBlock):
-        raise Unrecognized(f"{len(found)} functions named {FUNCTION}")
+        where = found[-1] if found else None
+        raise Unrecognized(f"{len(found)} functions named {FUNCTION}", where)
     return found[0]
 
 

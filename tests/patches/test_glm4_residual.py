@@ -11,6 +11,7 @@ import pytest
 from patcher.patch import PatchState
 from patcher.rewriting import make_plan
 from patches.glm4_residual import PATCH
+from tests.support.cases import Cases
 from tests.support.model import (
     ADD,
     ATTENTION,
@@ -37,6 +38,42 @@ from tests.support.sources import REWRITES
 UNPACK, RESIDUAL, ROTARY, STYLE = REWRITES
 LAYERNORM = "vllm.model_executor.layers.layernorm"
 OLD_LINES = "".join(f"# {line}\n" for line in (ADD + PAIR + MLP + ADD).splitlines())
+
+# -- cases on the released file, for tests/test_every_patch.py ----------------------------------
+
+UNPACKED = "hidden_states = self.post_attention_layernorm(hidden_states, residual)"
+
+CASES = Cases(
+    PATCH,
+    release="0.8.4",
+    mended={
+        "a print": (
+            (
+                (
+                    "        # Fully Connected\n",
+                    "        print(residual)\n        # Fully Connected\n",
+                ),
+            ),
+            (
+                (
+                    "        # Fully Connected\n",
+                    "        print(residual)\n        # Fully Connected\n",
+                ),
+            ),
+        ),
+    },
+    fixed={
+        "old line kept as a comment": (
+            ("        # Fully Connected\n", f"        # {UNPACKED}\n        # Fully Connected\n"),
+        ),
+    },
+    drifted={
+        "residual scaled": (
+            ((UNPACKED, f"residual = residual * 2\n        {UNPACKED}"),),
+            "is not given the residual as it came",
+        ),
+    },
+)
 
 # -- nothing to do ------------------------------------------------------------------------------
 
