@@ -17,6 +17,8 @@ from tests.support.cache import uv
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "docker"
 
+SITE = ("--build-arg", f"SITE={stand_in.SITE}")
+
 Build = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -55,12 +57,16 @@ def build(engine: Engine, context: Path) -> Build:
     """Build a Dockerfile of the example, its FROM untouched, on the image of the given id."""
 
     def build(
-        dockerfile: str, tag: str, base: str, *options: str, check: bool = True
+        dockerfile: str,
+        tag: str,
+        base: str,
+        *options: str,
+        check: bool = True,
+        buildkit: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         engine.docker("tag", base, stand_in.PUBLISHED)
-        return engine.build(
-            context, tag, "--file", str(context / dockerfile), *options, check=check
-        )
+        options = ("--file", str(context / dockerfile), *options)
+        return engine.build(context, tag, *options, check=check, buildkit=buildkit)
 
     return build
 
@@ -75,6 +81,16 @@ def single(build: Build, published: str) -> str:
 @pytest.fixture(scope="session")
 def multistage(single: str, build: Build, published: str) -> str:
     """The image of ``Dockerfile.multistage``; it shares most steps with that of ``Dockerfile``."""
-    site = f"SITE={stand_in.SITE}"
-    build("Dockerfile.multistage", "glmpatch-multistage", published, "--build-arg", site)
+    build("Dockerfile.multistage", "glmpatch-multistage", published, *SITE)
     return "glmpatch-multistage"
+
+
+@pytest.fixture(scope="session")
+def buildkit(build: Build, published: str) -> str:
+    """The image that Docker's newer builder makes of ``Dockerfile.multistage``."""
+    tag = "glmpatch-buildkit"
+    done = build("Dockerfile.multistage", tag, published, *SITE, check=False, buildkit=True)
+    if "buildx component is missing" in done.stdout:
+        pytest.skip("this machine's Docker has no BuildKit")
+    assert done.returncode == 0, done.stdout
+    return tag

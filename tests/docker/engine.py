@@ -36,11 +36,13 @@ class Engine:
     def host(self) -> str:
         return f"unix://{self.folder}/socket"
 
-    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def docker(
+        self, *arguments: str, check: bool = True, buildkit: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run the client; stdout and stderr come back as one text, in their order."""
         done = subprocess.run(
             [which("docker"), *arguments],
-            env=self.environment(),
+            env=self.environment(buildkit),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -49,10 +51,13 @@ class Engine:
         assert not check or done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}"
         return done
 
-    def environment(self) -> dict[str, str]:
-        """The classic builder needs nothing but the engine itself."""
-        own = {"DOCKER_HOST": self.host, "DOCKER_CONFIG": str(self.folder), "DOCKER_BUILDKIT": "0"}
-        return {**os.environ, **own}
+    def environment(self, buildkit: bool = False) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONFIG": str(self.folder),
+            "DOCKER_BUILDKIT": str(int(buildkit)),
+        }
 
     def inspect(self, image: str, field: str) -> str:
         return self.docker("image", "inspect", "--format", f"{{{{{field}}}}}", image).stdout.strip()
@@ -61,23 +66,25 @@ class Engine:
         return self.docker("image", "inspect", image, check=False).returncode == 0
 
     def build(
-        self, context: Path, tag: str, *options: str, check: bool = True
+        self,
+        context: Path,
+        tag: str,
+        *options: str,
+        check: bool = True,
+        buildkit: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """``docker build`` with the network of the host; nothing is ever pulled."""
-        proxies = [name for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ]
-        passed = [part for name in proxies for part in ("--build-arg", name)]
-        arguments = (
-            "build",
-            "--force-rm",
-            "--network",
-            "host",
-            *passed,
-            "--tag",
-            tag,
-            *options,
-            str(context),
-        )
-        return self.docker(*arguments, check=check)
+        """``docker build`` with the network of the host; nothing is ever pulled.
+
+        The classic builder needs nothing but the engine; BuildKit is today's default.
+        """
+        passed = [
+            part
+            for name in ("http_proxy", "https_proxy", "no_proxy")
+            if name in os.environ
+            for part in ("--build-arg", name)
+        ]
+        options = ("--force-rm", "--network", "host", *passed, "--tag", tag, *options)
+        return self.docker("build", *options, str(context), check=check, buildkit=buildkit)
 
     def run(
         self, image: str, *command: str, user: str | None = None, check: bool = True

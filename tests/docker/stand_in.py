@@ -106,6 +106,7 @@ def forget_all(engine: Engine, *, but: str = "") -> None:
         if name != but and "<none>" not in name:
             engine.docker("image", "rm", "--force", name)
     engine.docker("image", "prune", "--force")
+    engine.docker("builder", "prune", "--all", "--force")
 
 
 def _certificates() -> str:

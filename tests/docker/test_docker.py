@@ -48,7 +48,7 @@ DISTRIBUTIONS = """\
 from importlib.metadata import distributions
 print("\\n".join(sorted({f"{each.name} {each.version}" for each in distributions()})))
 """
-both = pytest.mark.parametrize("image", ["single", "multistage"])
+every_image = pytest.mark.parametrize("image", ["single", "multistage", "buildkit"])
 
 
 def python(engine: Engine, image: str, code: str, user: str | None = None) -> str:
@@ -80,7 +80,7 @@ def test_the_base_is_the_published_image_by_its_name() -> None:
         assert first.split()[:2] == ["FROM", stand_in.PUBLISHED]
 
 
-@both
+@every_image
 def test_the_image_runs_vllm_s_server_as_a_user_who_is_not_root(
     engine: Engine, published: str, image: str, request: pytest.FixtureRequest
 ) -> None:
@@ -93,7 +93,7 @@ def test_the_image_runs_vllm_s_server_as_a_user_who_is_not_root(
     assert python(engine, tag, home) == "2000 True"
 
 
-@both
+@every_image
 def test_the_model_file_is_the_repaired_one_and_readable_for_everybody(
     engine: Engine,
     image: str,
@@ -106,7 +106,7 @@ def test_the_model_file_is_the_repaired_one_and_readable_for_everybody(
     assert listed.strip() == "root:root 644"
 
 
-@both
+@every_image
 def test_old_bytecode_does_not_run_in_place_of_the_repaired_file(
     engine: Engine, published: str, image: str, request: pytest.FixtureRequest
 ) -> None:
@@ -117,7 +117,7 @@ def test_old_bytecode_does_not_run_in_place_of_the_repaired_file(
     assert python(engine, tag, WHAT_RUNS) == "True"
 
 
-@both
+@every_image
 def test_transformers_that_know_no_glm4_are_replaced_and_no_other_package_changes(
     engine: Engine, published: str, image: str, request: pytest.FixtureRequest
 ) -> None:
@@ -127,7 +127,7 @@ def test_transformers_that_know_no_glm4_are_replaced_and_no_other_package_change
     assert after - before == {"transformers 4.51.3"}
 
 
-@both
+@every_image
 def test_record_and_receipt_tell_the_truth(
     engine: Engine, image: str, released_file: bytes, request: pytest.FixtureRequest
 ) -> None:
@@ -141,7 +141,7 @@ def test_record_and_receipt_tell_the_truth(
     assert receipt["verification"]["outcome"] == "passed"
 
 
-@both
+@every_image
 def test_uninstalling_vllm_leaves_nothing_of_glmpatch_behind(
     engine: Engine, image: str, request: pytest.FixtureRequest
 ) -> None:
