@@ -100,7 +100,8 @@ COPY glm4.py {SITE}/vllm/model_executor/models/
 
 
 def forget_all(engine: Engine, *, but: str = "") -> None:
-    """Remove all images from the tests' engine except the one named ``but``."""
+    """Remove all from the tests' engine except the image named ``but``."""
+    engine.docker("container", "prune", "--force")
     names = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
     for name in names:
         if name != but and "<none>" not in name:
