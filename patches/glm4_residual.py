@@ -280,7 +280,7 @@ def unwrapped(
     """
     step = first.statement
     if isinstance(step, cst.Assign) and len(step.targets) == 1:
-        target = step.targets[0].target
+        target: cst.BaseExpression = step.targets[0].target
         if isinstance(target, cst.Tuple):
             target = target.elements[0].value
         whole = step.value is first.node or reading.dotted(step.value) is not None
