@@ -156,8 +156,8 @@ def llama_takes_the_factor(module: cst.Module) -> None:
     """Up to 0.7.2 llama ignores the factor; without the halving the whole head is rotated there."""
     attention = reading.find_class(module, "LlamaAttention")
     for node in reading.walk(reading.find_method(attention, "__init__")):
-        named = isinstance(node, cst.Name) and node.value == FACTOR
-        if named or (isinstance(node, cst.SimpleString) and node.evaluated_value == FACTOR):
+        asked = isinstance(node, cst.SimpleString) and node.evaluated_value == FACTOR
+        if asked or reading.dotted(node) == f"config.{FACTOR}":
             return
     raise Unrecognized(f"LlamaAttention ignores the configuration's {FACTOR}", attention)
 

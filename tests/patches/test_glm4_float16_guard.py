@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from patcher.examine import examine
 from patcher.patch import PatchState
 from patcher.rewriting import make_plan
 from patcher.target import find_target
-from patcher.verify.driver import Candidate, verify
+from patcher.verify.driver import Behaved, Candidate, verify
 from patches.glm4_float16_guard import CHOOSE, PATCH, REFUSE
 from tests.support import cache
 from tests.support.cases import Cases, edited
@@ -110,18 +111,36 @@ def highest() -> Path:
     return cache.environment("vllm-0.9.0.1", ["vllm==0.9.0.1", "transformers==4.51.3"])
 
 
-@pytest.mark.parametrize("root", ["released", "highest"])
-def test_the_real_configuration_takes_float16_before_and_refuses_it_after(
-    root: str, request: pytest.FixtureRequest
-) -> None:
-    """On the lowest release of the range and on the highest."""
-    target = find_target(str(request.getfixturevalue(root)))
-    assert target.version == {"released": "0.8.4", "highest": "0.9.0.1"}[root]
-    found = examine(target, PATCH)
-    assert found.state is PatchState.NEEDED
-    assert found.plan is not None
-    candidates = [Candidate(PATCH), Candidate(PATCH, "planned", found.plan.after)]
-    before, after = verify(target, candidates, device="cpu").behaviours
+def faults(right: bytes) -> dict[str, bytes]:
+    """Guards that are wrong in ways that the proof must see."""
+    test = 'if config.model_type == "glm4" and torch_dtype == torch.float16:'
+    auto = "            torch_dtype = torch.bfloat16\n\n    # Verify"
+    return {
+        "auto is refused too": edited(right, (('if dtype != "auto":', "if True:"),)),
+        "auto stays float16": edited(right, ((auto, "            pass\n\n    # Verify"),)),
+        "half is let through": edited(right, ((test, test[:-1] + ' and dtype != "half":'),)),
+        "every model is refused": edited(right, ((test, "if torch_dtype == torch.float16:"),)),
+        "another message": edited(right, (("does not support float16. ", "is not right. "),)),
+        "another name": edited(right, ((test, test.replace("config.", "configuration.")),)),
+        "no module": b"raise ImportError('broken')\n",
+    }
+
+
+@pytest.fixture(scope="module")
+def behaved(released: Path) -> Mapping[str, Behaved]:
+    """What the configuration of 0.8.4 answers: as released, repaired, and wrongly repaired."""
+    target = find_target(str(released))
+    source = (target.root / PATCH.file).read_bytes()
+    right = make_plan(PATCH, source).after
+    files = {"released": source, "repaired": right, **faults(right), "right again": right}
+    candidates = [Candidate(PATCH, name, content) for name, content in files.items()]
+    verification = verify(target, candidates, device="cpu")
+    assert [each.file for each in verification.behaviours] == list(files)
+    return {each.file: each for each in verification.behaviours}
+
+
+def require_answers(before: Behaved, after: Behaved) -> None:
+    """Float16 is taken before and refused after; nothing else changes but what auto chooses."""
     answers = {
         each.question: (each.answer, now.answer)
         for each, now in zip(before.answers, after.answers, strict=True)
@@ -147,36 +166,29 @@ def test_the_real_configuration_takes_float16_before_and_refuses_it_after(
     assert (before.passed, after.passed) == (False, True)
 
 
-def test_a_wrong_guard_fails_the_proof(released: Path) -> None:
-    """One that refuses what auto chose, one that spares half, one for every model, a broken one."""
-    target = find_target(str(released))
-    right = make_plan(PATCH, (target.root / PATCH.file).read_bytes()).after
-    test = 'if config.model_type == "glm4" and torch_dtype == torch.float16:'
-    files = {
-        "auto is refused too": edited(right, (('if dtype != "auto":', "if True:"),)),
-        "auto stays float16": edited(
-            right,
-            (
-                (
-                    "            torch_dtype = torch.bfloat16\n\n    # V",
-                    "            pass\n\n    # V",
-                ),
-            ),
-        ),
-        "half is let through": edited(right, ((test, test[:-1] + ' and dtype != "half":'),)),
-        "every model is refused": edited(right, ((test, "if torch_dtype == torch.float16:"),)),
-        "another message": edited(right, (("does not support float16. ", "is not supported. "),)),
-        "another name": edited(right, ((test, test.replace("config.", "configuration.")),)),
-        "no module": b"raise ImportError('broken')\n",
-    }
-    candidates = [Candidate(PATCH, name, source) for name, source in files.items()]
-    verification = verify(target, [Candidate(PATCH, "right", right), *candidates], device="cpu")
-    results = {each.file: each for each in verification.behaviours}
-    assert {name: result.passed for name, result in results.items()} == {
-        "right": True,
-        **dict.fromkeys(files, False),
-    }
-    crash = results["no module"].crash
+def test_the_lowest_release_takes_float16_before_and_refuses_it_after(
+    behaved: Mapping[str, Behaved],
+) -> None:
+    require_answers(behaved["released"], behaved["repaired"])
+    assert behaved["right again"].passed
+
+
+def test_the_highest_release_takes_float16_before_and_refuses_it_after(highest: Path) -> None:
+    target = find_target(str(highest))
+    assert target.version == "0.9.0.1"
+    found = examine(target, PATCH)
+    assert found.state is PatchState.NEEDED
+    assert found.plan is not None
+    candidates = [Candidate(PATCH), Candidate(PATCH, "planned", found.plan.after)]
+    before, after = verify(target, candidates, device="cpu").behaviours
+    require_answers(before, after)
+
+
+def test_every_wrong_guard_fails_the_proof(behaved: Mapping[str, Behaved]) -> None:
+    wrong = set(behaved) - {"released", "repaired", "right again"}
+    assert len(wrong) == 7
+    assert [name for name in wrong if behaved[name].passed] == []
+    crash = behaved["no module"].crash
     assert crash is not None
     assert crash["message"] == "broken"
 
