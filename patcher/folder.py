@@ -103,7 +103,6 @@ class Folder:
         Its name is always the same, so that the next run finds what an interrupted one left.
         """
         staged = staged_name(name)
-        self.remove(staged)
         with _naming(self.path / name):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             handle = os.open(staged, flags, 0o600, dir_fd=self.handle)

@@ -154,6 +154,13 @@ class _Tree:
             return None
         return self.records.read_if_there("RECORD")
 
+    def clear(self) -> None:
+        """Remove what an interrupted run had staged."""
+        self.models.remove(staged_name(self.name))
+        if self.records is not None:
+            for name in (*self.kept, "RECORD"):
+                self.records.remove(staged_name(name))
+
     def caches(self) -> Iterator[Folder]:
         """The folders in which Python keeps bytecode of the model file."""
         beside = self.models.path / "__pycache__"
@@ -232,6 +239,7 @@ def install(
         verification=dict(verification) if verification is not None else None,
     )
     with _as_failure(path), _opened(target, patch, create=True) as tree:
+        tree.clear()
         model = tree.model()
         if model.data == plan.after:
             return tree.receipt()
@@ -285,6 +293,7 @@ def revert(target: Target, patch: Patch, path: Path, force: bool) -> bool:
             cannot be written; the message says what is there now.
     """
     with _as_failure(path), _opened(target, patch) as tree:
+        tree.clear()
         receipt = tree.receipt()
         if receipt is None:
             return False
@@ -334,11 +343,9 @@ def tidy(target: Target, patch: Patch) -> None:
         return
     # There was nothing to do, so that a tree which cannot be written to is no error.
     with contextlib.suppress(OSError), _opened(target, patch) as tree:
-        tree.models.remove(staged_name(tree.name))
+        tree.clear()
         if tree.records is None:
             return
-        for name in (*kept, "RECORD"):
-            tree.records.remove(staged_name(name))
         now, receipt = tree.model(), tree.receipt()
         original = tree.records.read_if_there(kept[0])
         if receipt is not None and receipt.after == sha256(now.data):
@@ -451,13 +458,11 @@ def _remove_kept(tree: _Tree, listed: bool) -> None:
         tree.records.put("RECORD")
     for name in tree.kept:
         tree.records.remove(name)
-        tree.records.remove(staged_name(name))
     tree.records.sync()
 
 
 def _forget(tree: _Tree) -> None:
     """Take away what an apply left of which nothing is in place."""
-    tree.models.remove(staged_name(tree.name))
     with contextlib.ExitStack() as undo:
         _remove_kept(tree, _stage_record(tree, undo))
     _remove_bytecode(tree, tree.model())
