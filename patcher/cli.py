@@ -12,7 +12,7 @@ import click
 
 from patcher import __version__
 from patcher.errors import Exit, Failure
-from patcher.report import Report
+from patcher.report import Report, drop
 
 if TYPE_CHECKING:
     from patcher.examine import Examination
@@ -35,9 +35,14 @@ Exit codes:
 """
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="glmpatch")
-def cli() -> None:
+@click.group(
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
+@click.version_option(__version__, prog_name="glmpatch", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Repair GLM-4-0414 in an installed vLLM 0.8.4, and prove it.
 
     \b
@@ -47,6 +52,9 @@ def cli() -> None:
       glmpatch apply --python /opt/venv    the vLLM of another environment
       glmpatch revert                      the original, byte for byte
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        sys.exit(Exit.USAGE)
 
 
 def options(*, target: bool = True) -> Callable[[Callable[..., Exit]], Callable[..., None]]:
@@ -55,7 +63,13 @@ def options(*, target: bool = True) -> Callable[[Callable[..., Exit]], Callable[
     def decorate(function: Callable[..., Exit]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(as_json: bool, quiet: bool, verbose: bool, debug: bool, **arguments: Any) -> None:
-            report = Report(function.__name__.rstrip("_"), as_json, quiet, verbose)
+            on = [
+                word
+                for option in ("python", "path")
+                if arguments.get(option) is not None
+                for word in (f"--{option}", _quote(arguments[option]))
+            ]
+            report = Report(function.__name__.rstrip("_"), as_json, quiet, verbose, on)
             sys.exit(_run(report, debug, lambda: function(report, **arguments)))
 
         for option in (
@@ -82,6 +96,12 @@ def options(*, target: bool = True) -> Callable[[Callable[..., Exit]], Callable[
     return decorate
 
 
+def _quote(word: str) -> str:
+    import shlex
+
+    return shlex.quote(word)
+
+
 editable = click.option(
     "--allow-editable", is_flag=True, help="Write to an editable install, a source checkout."
 )
@@ -89,8 +109,8 @@ some_patches = click.argument("names", metavar="[PATCH]...", nargs=-1)
 
 
 @cli.command()
-@options()
 @click.option("--check", is_flag=True, help="Exit with 1 if a patch is needed, 5 on drift.")
+@options()
 def status(report: Report, python: str | None, path: str | None, check: bool) -> Exit:
     """Show what is installed and which patches it needs."""
     target, patches = _open(report, python, path)
@@ -102,13 +122,15 @@ def status(report: Report, python: str | None, path: str | None, check: bool) ->
     needed = [e for e in examinations if e.state.value == "needed" or e.defect]
     if any(e.defect for e in needed):
         report.hint(
-            "this version is not one that the patch was tested on, but its file has exactly the "
-            "known defect: glmpatch apply --any-version --verify"
+            "the patch was not tested on this version; to go by the structure of the file and "
+            f"the proof: {report.next('apply --any-version --verify')}"
         )
     elif needed:
-        report.hint("glmpatch apply --verify")
+        report.hint(report.next("apply --verify"))
+    if any(e.state.value == "drifted" for e in examinations) and not check:
+        report.hint(_how_to_restore(target))
     if check:
-        _refuse_drift(examinations)
+        _refuse_drift(target, examinations)
     return Exit.NEEDED if check and needed else Exit.OK
 
 
@@ -121,7 +143,7 @@ def list_(report: Report) -> Exit:
 
     for patch in load_patches():
         report.patches.append(describe(patch))
-        report.data(f"{patch.id:<20} vLLM {patch.versions:<10} {patch.title}")
+        report.data(f"{patch.id}  vLLM {patch.versions}  {patch.title}")
     return Exit.OK
 
 
@@ -138,8 +160,8 @@ def explain(report: Report, name: str) -> Exit:
 
 @cli.command()
 @some_patches
-@options()
 @click.option("--any-version", is_flag=True, help="Go by the structure of the file alone.")
+@options()
 def diff(
     report: Report, names: Sequence[str], python: str | None, path: str | None, any_version: bool
 ) -> Exit:
@@ -154,17 +176,23 @@ def diff(
         report.add(each, diff=report.show_diff(each) if needed else "")
         if not needed:
             report.message(f"{each.patch.id}: {each.state.value}, nothing to change")
-    _refuse_drift(examinations)
+        if each.defect:
+            names_ = " ".join(["diff", *names])
+            report.hint(
+                f"vLLM {target.version} is not a release that the patch was tested on, but its "
+                f"file has exactly the known defect: {report.next(f'{names_} --any-version')}"
+            )
+    _refuse_drift(target, examinations)
     return Exit.OK
 
 
 @cli.command()
 @some_patches
-@options()
-@editable
-@click.option("--dry-run", is_flag=True, help="Stop before anything is written.")
 @click.option("--verify", "prove", is_flag=True, help="Prove the planned bytes by numbers first.")
+@click.option("--dry-run", is_flag=True, help="Stop before anything is written.")
 @click.option("--any-version", is_flag=True, help="Go by the structure of the file alone.")
+@editable
+@options()
 def apply(
     report: Report,
     names: Sequence[str],
@@ -175,14 +203,17 @@ def apply(
     prove: bool,
     any_version: bool,
 ) -> Exit:
-    """Repair the installed vLLM; by default with all patches that it needs."""
+    """Repair the installed vLLM.
+
+    Without PATCH: with all patches that it needs.
+    """
     from patcher import install
     from patcher.patch import PatchState
 
     target, patches = _open(report, python, path, names)
     examinations = _examine(report, target, patches, any_version)
     try:
-        _refuse_drift(examinations)
+        _refuse_drift(target, examinations)
     except Failure:
         for each in examinations:
             report.add(each, changed=False)
@@ -202,19 +233,19 @@ def apply(
         elif not dry_run:
             install.tidy(target, each.patch)
         report.add(each, changed=change and not dry_run)
-        report.data(_outcome(each, dry_run))
+        report.data(_outcome(target, each, dry_run))
     if needed and not dry_run:
         report.message("restart every running vLLM server, on every node")
         report.message("and drop --model-impl transformers where it was used as a workaround")
     _warn_of_transformers(report, target, examinations)
-    return _uncovered(examinations, names)
+    return _uncovered(report, target, examinations, names)
 
 
 @cli.command()
 @some_patches
-@options()
-@editable
 @click.option("--force", is_flag=True, help="Restore the original of a file edited since.")
+@editable
+@options()
 def revert(
     report: Report,
     names: Sequence[str],
@@ -227,18 +258,25 @@ def revert(
     from patcher import install
 
     target, patches = _open(report, python, path, names)
-    for each in _examine(report, target, patches):
+    for each in _examine(report, target, patches, warn=False):
         changed = False
         if each.receipt is None:
             install.tidy(target, each.patch)
             report.data(f"{each.patch.id}: nothing to take back ({each.state.value})")
+        elif each.plan is None:
+            raise Failure(
+                Exit.DRIFT,
+                f"{each.path}: {each.problem}; glmpatch patched another file there",
+                _how_to_restore(target),
+            )
         else:
             _require_writable(target, allow_editable, [each])
             changed = install.revert(target, each.patch, each.path, force)
             report.data(
                 f"{each.patch.id}: reverted, {each.path} is the original again"
                 if changed
-                else f"{each.patch.id}: nothing to take back"
+                else f"{each.patch.id}: nothing to take back, but for a receipt of another file, "
+                "which is gone now"
             )
             if changed:
                 report.message("restart every running vLLM server, on every node")
@@ -292,29 +330,44 @@ def _open(
 
 
 def _examine(
-    report: Report, target: Target, patches: Sequence[Patch], any_version: bool = False
+    report: Report,
+    target: Target,
+    patches: Sequence[Patch],
+    any_version: bool = False,
+    warn: bool = True,
 ) -> tuple[Examination, ...]:
     from patcher.examine import examine_all
 
     examinations = examine_all(target, patches, any_version)
     for each in examinations:
-        if each.stale_receipt:
+        if warn and each.stale_receipt:
             report.warn(
-                f"{each.patch.id}: the receipt in {target.records} is of another file and ignored",
-                "vLLM was reinstalled or the file edited since; apply writes a new one",
+                f"{each.path} is not the file that glmpatch left there: it was edited or "
+                "reinstalled since",
+                f"{report.next(f'revert {each.patch.id}')} removes the old receipt of a "
+                "reinstalled file; --force puts the original in the place of an edited one",
             )
     return examinations
 
 
-def _refuse_drift(examinations: Sequence[Examination]) -> None:
+def _how_to_restore(target: Target) -> str:
+    """What to do about a file that no patch knows."""
+    if target.install != "wheel":
+        return f"restore the file from version control, such as git -C {target.root} checkout FILE"
+    return (
+        "reinstall the released file (pip install --force-reinstall --no-deps "
+        f"vllm=={target.version}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
+    )
+
+
+def _refuse_drift(target: Target, examinations: Sequence[Examination]) -> None:
     lost = [each for each in examinations if each.state.value == "drifted"]
     if lost:
         places = "; ".join(f"{each.patch.id}: {each.place}: {each.problem}" for each in lost)
         raise Failure(
             Exit.DRIFT,
             f"{places}\nThis is no form of the code that glmpatch knows; nothing was written",
-            "reinstall the released file (pip install --force-reinstall --no-deps vllm==0.8.4), "
-            "or upgrade to vLLM 0.8.5 or newer, where it is fixed",
+            _how_to_restore(target),
         )
 
 
@@ -364,12 +417,13 @@ def _prove(
             "this vLLM computes something else than the patch mends; compare it with a fresh "
             "install of the same version"
             if planned
-            else "glmpatch status tells what is wrong, glmpatch apply --verify mends it",
+            else f"{report.next('status')} tells what is wrong, "
+            f"{report.next('apply --verify')} mends it",
         )
     return verification.to_dict()
 
 
-def _outcome(examination: Examination, dry_run: bool) -> str:
+def _outcome(target: Target, examination: Examination, dry_run: bool) -> str:
     """One line on what apply did about a patch."""
     name, path = examination.patch.id, examination.path
     plan = examination.plan
@@ -379,23 +433,35 @@ def _outcome(examination: Examination, dry_run: bool) -> str:
     return {
         "applied": f"{name}: nothing to do, applied already",
         "fixed": f"{name}: nothing to do, already right (by upstream or by hand)",
-    }.get(examination.state.value, f"{name}: not for this version of vLLM")
+    }.get(
+        examination.state.value,
+        f"{name}: nothing done, {_version(target)} is not a release that it is for "
+        f"({examination.patch.versions})",
+    )
 
 
-def _uncovered(examinations: Sequence[Examination], names: Sequence[str]) -> Exit:
+def _version(target: Target) -> str:
+    return f"vLLM {target.version}" if target.version else "a vLLM of unknown version"
+
+
+def _uncovered(
+    report: Report, target: Target, examinations: Sequence[Examination], names: Sequence[str]
+) -> Exit:
     """Exit 4 where a version is not covered, although its file needs it or the user named it."""
     for each in examinations:
         if each.defect:
             raise Failure(
                 Exit.VERSION,
-                f"{each.patch.id} was tested on vLLM {each.patch.versions} only, but the file of "
-                f"this version has exactly the known defect: {each.path}",
-                "glmpatch apply --any-version --verify",
+                f"{each.patch.id} was tested on vLLM {each.patch.versions} only, and this is "
+                f"{_version(target)}; but {each.path} has exactly the known defect",
+                "to go by its structure and the proof: "
+                + report.next(" ".join(["apply", *names, "--any-version --verify"])),
             )
         if names and each.state.value == "not-applicable":
             raise Failure(
                 Exit.VERSION,
-                f"{each.patch.id} is for vLLM {each.patch.versions}, not for this version",
+                f"{each.patch.id} is for vLLM {each.patch.versions}, and this is "
+                f"{_version(target)}: {each.path}",
                 f"glmpatch explain {each.patch.id} tells what it is for",
             )
     return Exit.OK
@@ -419,7 +485,9 @@ def _warn_of_transformers(
             report.warn(
                 f"transformers {target.transformers} has no {each.patch.proof.config_class}: "
                 "this vLLM cannot load GLM-4-0414, patched or not",
-                f"pip install transformers=={oldest}",
+                f"{_quote(str(target.python))} -m pip install transformers=={oldest}"
+                if target.python
+                else f"install transformers=={oldest} in the environment of this vLLM",
             )
 
 
@@ -431,14 +499,13 @@ def _run(report: Report, debug: bool, command: Callable[[], Exit]) -> int:
     try:
         return report.finish(command())
     except Failure as failure:
-        if debug:
-            raise
+        _trace(debug)
         return report.fail(failure)
     except (KeyboardInterrupt, click.Abort):
+        _trace(debug)
         return report.fail(Failure(Exit.INTERRUPTED, "interrupted", "run the same command again"))
     except Exception as error:
-        if debug:
-            raise
+        _trace(debug)
         return report.fail(
             Failure(
                 Exit.INTERNAL,
@@ -448,6 +515,13 @@ def _run(report: Report, debug: bool, command: Callable[[], Exit]) -> int:
         )
 
 
+def _trace(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+
+
 def main() -> None:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -455,8 +529,14 @@ def main() -> None:
         cli.main(prog_name="glmpatch", standalone_mode=False)
     except click.UsageError as error:
         name = error.ctx.command_path if error.ctx else "glmpatch"
-        report = Report(name.partition(" ")[2], as_json="--json" in sys.argv)
+        report = Report(name.partition(" ")[2] or None, as_json="--json" in sys.argv)
         failure = Failure(Exit.USAGE, error.format_message(), f"{name} --help")
         sys.exit(report.fail(failure))
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(Report("").fail(Failure(Exit.INTERRUPTED, "interrupted")))
+        sys.exit(Report(None).fail(Failure(Exit.INTERRUPTED, "interrupted")))
+    except OSError as error:
+        # Only help and version are printed by Click itself.
+        drop(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            message = f"cannot write the output: {error.strerror}"
+            sys.exit(Report(None).fail(Failure(Exit.INTERNAL, message)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 
 class Exit(enum.IntEnum):
@@ -21,13 +20,9 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-@dataclass
 class Failure(Exception):
     """Ends a command: what went wrong and where, and what to do next."""
 
-    code: Exit
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, code: Exit, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.hint = code, message, hint

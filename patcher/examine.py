@@ -54,18 +54,29 @@ class Examination:
 
 
 def examine(target: Target, patch: Patch, any_version: bool = False) -> Examination:
-    """The state of a patch on a target; derived from the file, never from a receipt alone."""
+    """The state of a patch on a target; derived from the file, never from a receipt alone.
+
+    Raises:
+        Failure: the file is there and may not be read.
+    """
     path = target.root / patch.file
     covered = any_version or (target.version is not None and patch.covers(target.version))
     receipt = receipts.read(target, patch)
-    problem = _refusal(target, path)
+    try:
+        problem = _refusal(target, path)
+        data = b"" if problem else path.read_bytes()
+    except OSError as error:
+        raise Failure(
+            Exit.TARGET,
+            f"cannot read {path}: {error.strerror}",
+            "run as a user who may read the environment of vLLM",
+        ) from error
     if problem:
         missing = not os.path.lexists(path)
         state = PatchState.NOT_APPLICABLE
         if covered and not (missing and any_version):
             state = PatchState.DRIFTED
         return Examination(patch, path, state, None, receipt, covered, problem)
-    data = read(path)
     plan = make_plan(patch, data)
     mine = receipt is not None and receipt.after == sha256(data)
     state = plan.state
@@ -86,17 +97,6 @@ def examine_all(
     return tuple(examine(target, patch, any_version) for patch in patches)
 
 
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Failure(
-            Exit.TARGET,
-            f"cannot read {path}: {error.strerror}",
-            "run as a user who may read the environment of vLLM",
-        ) from error
-
-
 def _refusal(target: Target, path: Path) -> str:
     """Why this path is none that glmpatch reads and replaces; empty when it is one.
 
@@ -112,6 +112,8 @@ def _refusal(target: Target, path: Path) -> str:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return "a link that leads nowhere" if path.is_symlink() else "the file is missing"
+    except PermissionError:
+        raise
     except OSError as error:
         return f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(mode):

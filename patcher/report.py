@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -31,18 +30,30 @@ STATE_COLORS = {
 }
 
 
-@dataclass
 class Report:
     """Collects what a command found; prints it as it goes, or as one JSON object at the end."""
 
-    command: str
-    as_json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    target: Target | None = None
-    patches: list[dict[str, Any]] = field(default_factory=list)
-    verification: Mapping[str, Any] | None = None
-    warnings: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        command: str | None,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        on: Sequence[str] = (),
+    ) -> None:
+        """``on``: the options that named the target, for the commands that hints name."""
+        self.command = command
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        self.on = on
+        self.target: Target | None = None
+        self.patches: list[dict[str, Any]] = []
+        self.verification: Mapping[str, Any] | None = None
+        self.warnings: list[str] = []
+        self._step = ""
+
+    def next(self, arguments: str) -> str:
+        """A command to type next, on the same vLLM as this one."""
+        return " ".join(["glmpatch", arguments, *self.on])
 
     # -- lines --------------------------------------------------------------------------------
 
@@ -57,9 +68,9 @@ class Report:
             _echo(line, err=True)
 
     def detail(self, line: str) -> None:
-        """A line that -v asks for."""
+        """A line of what was asked for, that -v adds."""
         if self.verbose:
-            self.message(line)
+            self.data(line)
 
     def warn(self, text: str, hint: str) -> None:
         self.warnings.append(f"{text}; {hint}")
@@ -71,7 +82,9 @@ class Report:
 
     def step(self, text: str) -> None:
         """Progress, on one line that the next one overwrites; shown only on a terminal."""
-        _echo(f"\r\x1b[2K{text}", err=True, nl=False)
+        if text != self._step:
+            _echo(f"\r\x1b[2K{text}", err=True, nl=False)
+        self._step = text
 
     @property
     def shows_steps(self) -> bool:
@@ -81,18 +94,25 @@ class Report:
 
     def finish(self, code: Exit) -> int:
         if self.as_json:
-            _echo(json.dumps(self.to_dict(code), indent=2))
+            self._print_json(code)
         return int(code)
 
     def fail(self, failure: Failure) -> int:
         """The error, its place and the next command; errors are shown with -q too."""
         if self.as_json:
-            _echo(json.dumps(self.to_dict(failure.code, failure), indent=2))
-        else:
+            with contextlib.suppress(Failure):
+                self._print_json(failure.code, failure)
+                return int(failure.code)
+        with contextlib.suppress(Failure):
             _echo(f"{click.style('error', fg='red')}: {failure.message}", err=True)
             if failure.hint:
                 _echo(f"{click.style('hint', fg='cyan')}: {failure.hint}", err=True)
         return int(failure.code)
+
+    def _print_json(self, code: Exit, failure: Failure | None = None) -> None:
+        import json
+
+        _echo(json.dumps(self.to_dict(code, failure), indent=2))
 
     def to_dict(self, code: Exit, failure: Failure | None = None) -> dict[str, Any]:
         vllm = None
@@ -125,7 +145,9 @@ class Report:
         version = target.version or "of unknown version"
         kind = {"source": "source tree"}.get(target.install, target.install)
         self.data(f"vLLM {version} ({kind}) in {target.package}")
-        self.detail(f"interpreter: {target.python}\nreceipts: {target.records}")
+        self.detail(f"  interpreter   {target.python or 'unknown: name it with --python'}")
+        self.detail(f"  transformers  {target.transformers or 'not found'}")
+        self.detail(f"  receipts in   {target.records}")
 
     def add(self, examination: Examination, **more: Any) -> None:
         """Put an examination into the JSON object."""
@@ -145,22 +167,28 @@ class Report:
     def show(self, examination: Examination) -> None:
         state = examination.state.value
         styled = click.style(state, fg=STATE_COLORS[state], bold=state == "needed")
-        self.data(f"{examination.patch.id}: {styled}")
-        if examination.problem and state == "drifted":
-            self.data(f"  {examination.place}: {examination.problem}")
+        self.data(f"{examination.patch.id}: {styled}{_because(examination)}")
         plan = examination.plan
-        if plan is None:
+        if plan is None or plan.problem:
+            if state == "drifted":
+                self.data(f"  {examination.place}: {examination.problem}")
+            else:
+                self.detail(f"  {examination.path}: {examination.problem}")
             return
         if examination.defect or state in ("needed", "drifted"):
             self.data(f"  {examination.path}")
             for each in rewrites(plan):
                 found = click.style(f"{each['state']:<12}", fg=STATE_COLORS.get(each["state"]))
                 where = f"line {each['line']}" if each["line"] else ""
-                self.data(f"    {each['id']:<21} {found} {where}".rstrip())
+                what = "  ".join(part for part in (where, each["reason"]) if part)
+                self.data(f"    {each['id']:<21} {found} {what}".rstrip())
+        else:
+            self.detail(f"  {examination.path}")
         receipt = examination.receipt
         if receipt is not None and state == "applied":
             self.detail(f"  by glmpatch {receipt.glmpatch} on {receipt.time}")
-        self.detail(f"  {examination.path}\n  sha256 {plan.sha256}")
+            self.detail(f"  sha256 before {receipt.before}")
+        self.detail(f"  sha256 {plan.sha256}")
 
     def show_diff(self, examination: Examination) -> str:
         """The plan as a unified diff that ``patch -p1`` takes, printed and returned."""
@@ -208,19 +236,35 @@ class Report:
         """Everything a patch says of itself."""
         self.patches.append(describe(patch))
         self.data(f"{click.style(patch.id, bold=True)}: {patch.title}")
-        for title, body in (
+        for title, *paragraphs in (
             ("why", patch.why),
             ("how", patch.how),
-            ("rewrites", "\n".join(f"{r.id}: {r.title}" for r in patch.rewrites)),
+            ("rewrites", *(f"{r.id}: {r.title}" for r in patch.rewrites)),
             ("file", patch.file),
             ("vLLM", patch.versions),
             ("upstream", patch.upstream),
             ("removal", patch.removal),
         ):
-            lines = body.splitlines()
-            self.data(f"  {title:<9} {lines[0]}")
-            for line in lines[1:]:
-                self.data(f"  {'':<9} {line}")
+            lines = [line for each in paragraphs for line in _wrap(each)]
+            for head, line in zip([title, *[""] * len(lines)], lines, strict=False):
+                self.data(f"  {head:<9} {line}")
+
+
+def _wrap(paragraph: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(paragraph, 68, break_long_words=False, break_on_hyphens=False)
+
+
+def _because(examination: Examination) -> str:
+    """Why a patch is not applicable, for the line that says so."""
+    if examination.state.value != "not-applicable":
+        return ""
+    if examination.defect:
+        return ", but the file has exactly the known defect"
+    if not examination.covered:
+        return f" (the patch is for vLLM {examination.patch.versions})"
+    return f" ({examination.problem})"
 
 
 def rewrites(plan: Plan) -> list[dict[str, Any]]:
@@ -247,21 +291,49 @@ def describe(patch: Patch) -> dict[str, Any]:
 def unified_diff(patch: Patch, plan: Plan) -> str:
     import difflib
 
-    before, after = (
-        data.decode("utf-8", errors="replace").splitlines(keepends=True)
-        for data in (plan.before, plan.after)
-    )
-    return "".join(difflib.unified_diff(before, after, f"a/{patch.file}", f"b/{patch.file}"))
+    before, after = (_lines(data) for data in (plan.before, plan.after))
+    lines = difflib.unified_diff(before, after, f"a/{patch.file}", f"b/{patch.file}")
+    unended = "\n\\ No newline at end of file\n"
+    return "".join(line if line.endswith("\n") else line + unended for line in lines)
+
+
+def _lines(data: bytes) -> list[str]:
+    """Lines as diff and patch count them: str.splitlines would split at other characters too."""
+    import io
+
+    return list(io.StringIO(data.decode("utf-8", errors="replace"), newline="\n"))
 
 
 def _echo(text: str, err: bool = False, nl: bool = True) -> None:
     """Print; colour on terminals only, and never with NO_COLOR (Click does not know it).
 
     A reader that went away (``glmpatch diff | head``) changes nothing about the exit code.
+
+    Raises:
+        Failure: the output cannot be written: what was to be read there is incomplete.
     """
     stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed by the caller: >&-
+        return
     color = stream.isatty() and not os.environ.get("NO_COLOR")
     try:
-        click.echo(text, err=err, nl=nl, color=color)
+        try:
+            click.echo(text, file=stream, nl=nl, color=color)
+        except UnicodeEncodeError:
+            # A path or line that this terminal's encoding cannot show is shown escaped.
+            text = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+            click.echo(text, file=stream, nl=nl, color=color)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        drop(stream)
+    except OSError as error:
+        drop(stream)
+        raise Failure(
+            Exit.INTERNAL,
+            f"cannot write the output: {error.strerror}",
+            "see what was done with glmpatch status",
+        ) from error
+
+
+def drop(stream: TextIO) -> None:
+    """What is still to be written there goes nowhere, also when Python flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

