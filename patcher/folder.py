@@ -17,6 +17,8 @@ from types import TracebackType
 
 SIZE_LIMIT = 64 * 2**20
 """Bytes; nothing that glmpatch reads is nearly as large."""
+NO_FILE = (errno.EINVAL, errno.ELOOP, errno.EFBIG)
+"""Errors of ``Folder.read`` where something else than a file of sensible size has the name."""
 ACCESS_LIST = "system.posix_acl_access"
 
 
@@ -55,7 +57,9 @@ class Folder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self.handle)
+        # Nothing was written through it, so that nothing is lost.
+        with contextlib.suppress(OSError):
+            os.close(self.handle)
 
     def is_there(self) -> bool:
         """Whether the path still leads to this folder."""
@@ -70,11 +74,12 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Whether an entry has this name, be it a link that leads nowhere."""
-        try:
-            os.stat(name, dir_fd=self.handle, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+        with _naming(self.path / name):
+            try:
+                os.stat(name, dir_fd=self.handle, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+            return True
 
     def read(self, name: str, follow: bool = False) -> File:
         """A regular file; ``follow`` says whether it may be a link to one.

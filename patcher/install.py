@@ -142,11 +142,7 @@ class _Tree:
         return self.models.read(self.name, follow=True)
 
     def receipt(self) -> Receipt | None:
-        if self.records is None:
-            return None
-        with contextlib.suppress(OSError):
-            return receipts.parse(self.records.read(self.kept[1]).data, self.patch)
-        return None
+        return receipts.read_in(self.records, self.patch) if self.records else None
 
     def record(self) -> File | None:
         """RECORD of a wheel's install; files listed in it go when vLLM is uninstalled."""
@@ -358,13 +354,13 @@ def tidy(target: Target, patch: Patch) -> None:
 
 def check_writable(target: Target, path: Path) -> None:
     """Fail now, and not after a proof of half a minute, where nothing can be written."""
-    if target.records.is_symlink():
+    if os.path.islink(target.records):
         raise Failure(
             Exit.TARGET,
             f"{target.records} is a symbolic link to another folder",
             "run glmpatch on the vLLM that it leads to",
         )
-    records = target.records if target.records.exists() else target.records.parent
+    records = target.records if os.path.isdir(target.records) else target.records.parent
     for folder in (path.parent, records):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise Failure(
@@ -425,11 +421,9 @@ def _rejected(bytecode: bytes, source: File) -> bool:
 
 def _original(tree: _Tree, receipt: Receipt) -> bytes:
     name = tree.kept[0]
-    with contextlib.suppress(OSError):
-        if tree.records is not None:
-            original = tree.records.read(name).data
-            if sha256(original) == receipt.before:
-                return original
+    kept = tree.records.read_if_there(name) if tree.records is not None else None
+    if kept is not None and sha256(kept.data) == receipt.before:
+        return kept.data
     version = tree.target.version or "0.8.4"
     raise Failure(
         Exit.DRIFT,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from patcher.folder import Folder
+from patcher.errors import Exit, Failure
+from patcher.folder import NO_FILE, Folder
 from patcher.patch import Patch
 from patcher.target import Target
 
@@ -44,12 +46,36 @@ def names(patch: Patch) -> tuple[str, str]:
 
 
 def read(target: Target, patch: Patch) -> Receipt | None:
-    """The receipt of a patch; None where there is none that makes sense."""
+    """The receipt of a patch; None where there is none that makes sense.
+
+    Raises:
+        Failure: there may be one, and it cannot be read.
+    """
     try:
         with Folder(target.root) as root, Folder(target.records, root) as folder:
-            return parse(folder.read(names(patch)[1]).data, patch)
-    except OSError:
+            return read_in(folder, patch)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise Failure(
+            Exit.TARGET,
+            f"cannot read {error.filename}: {error.strerror}",
+            "run as a user who may read the environment of vLLM",
+        ) from error
+
+
+def read_in(folder: Folder, patch: Patch) -> Receipt | None:
+    """The same in an open folder.
+
+    Raises:
+        OSError: there may be one, and it cannot be read.
+    """
+    try:
+        return parse(folder.read(names(patch)[1]).data, patch)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, *NO_FILE):
+            return None
+        raise
 
 
 def parse(data: bytes, patch: Patch) -> Receipt | None:

@@ -18,7 +18,6 @@ from tests.support.syscalls import Call, Do
 pytestmark = pytest.mark.usefixtures("plan_once")
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-READING = (errno.EACCES, errno.EIO)
 CHANGES = {"write", "fsync", "fchmod", "fchown", "mkdirat", "unlinkat", "renameat"}
 MEANWHILE = {"openat", "flock", "fsync", "renameat", "unlinkat"}
 """Calls between which it makes a difference what somebody else does."""
@@ -165,9 +164,7 @@ def _calls_on(tree: Site, name: str) -> list[tuple[int, Call]]:
     ]
 
 
-def _check_outcome(
-    tree: Site, before: Site, name: str, code: int, output: str, where: str
-) -> None:
+def _check_outcome(tree: Site, before: Site, name: str, code: int, output: str, where: str) -> None:
     """Done, or not done and the tree as it was, or done but for a rest that is named."""
     assert "Traceback" not in output, where
     assert "fault of glmpatch" not in output, where
@@ -188,4 +185,3 @@ def _check_outcome(
     assert glmpatch(tree, name).code == 0, where
     assert state(tree) == DONE[name], where
     assert not list(tree.root.rglob(".*.glmpatch")), where
-

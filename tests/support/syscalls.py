@@ -222,4 +222,3 @@ def _ptrace(request: int, child: int, address: int = 0, data: int = 0) -> None:
     if _libc.ptrace(request, child, address, data) == -1:
         number = ctypes.get_errno()
         raise OSError(number, f"ptrace: {os.strerror(number)}")
-
