@@ -34,7 +34,7 @@ def _warm(released_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> Non
 
 @pytest.fixture
 def plan_once(monkeypatch: pytest.MonkeyPatch, released_file: bytes) -> None:
-    """The plan depends on the bytes alone; thousands of runs need not make it thousands of times."""
+    """The plan depends on the bytes alone; thousands of runs need no more than one."""
     plans: dict[bytes, Plan] = {}
 
     @functools.wraps(make_plan)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from patcher.cli import main
 from tests.support import syscalls
@@ -37,3 +43,30 @@ def state(site: Site) -> str:
     assert done.code == 0, done.output
     answer: dict[str, Any] = json.loads(done.output)
     return str(next(p["state"] for p in answer["patches"] if p["id"] == "glm4-residual"))
+
+
+def as_user(number: int, action: Callable[[], int], umask: int = 0o022) -> Callable[[], int]:
+    """The same as another user; only in a process of its own."""
+
+    def other() -> int:
+        os.umask(umask)
+        os.setgroups([])
+        os.setgid(number)
+        os.setuid(number)
+        return action()
+
+    return other
+
+
+@contextlib.contextmanager
+def mounted(at: Path, *arguments: str, make: bool = True) -> Iterator[None]:
+    """A file system that is there for a while; skips where the machine does not let us."""
+    if make:
+        at.mkdir()
+    done = subprocess.run(["mount", *arguments, str(at)], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"this machine mounts nothing: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(at)], check=True)

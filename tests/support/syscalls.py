@@ -1,7 +1,7 @@
 """Runs code in a forked process and stops it at its system calls: to see, fail or end it there.
 
-This is ptrace on x86-64, the only machine that vLLM 0.8.4 was released for. Nothing that Python does
-goes unseen: not fsync, write or close, and not what a library calls.
+This is ptrace on x86-64, the only machine that vLLM 0.8.4 was released for. Nothing that Python
+does goes unseen: not fsync, write or close, and not what a library calls.
 """
 
 from __future__ import annotations
@@ -33,18 +33,50 @@ NO_FILES = {
     *(60, 231),  # exit
 }
 BY_HANDLE = {
-    **{0: "read", 1: "write", 3: "close", 5: "fstat", 8: "lseek", 16: "ioctl", 17: "pread"},
-    **{72: "fcntl", 73: "flock", 74: "fsync", 91: "fchmod", 93: "fchown", 217: "getdents"},
-    **{190: "fsetxattr", 193: "fgetxattr", 196: "flistxattr", 199: "fremovexattr"},
+    0: "read",
+    1: "write",
+    3: "close",
+    5: "fstat",
+    8: "lseek",
+    16: "ioctl",
+    17: "pread",
+    72: "fcntl",
+    73: "flock",
+    74: "fsync",
+    91: "fchmod",
+    93: "fchown",
+    217: "getdents",
+    190: "fsetxattr",
+    193: "fgetxattr",
+    196: "flistxattr",
+    199: "fremovexattr",
 }
 BY_PATH = {
-    **{2: "open", 4: "stat", 6: "lstat", 21: "access", 79: "getcwd", 82: "rename"},
-    **{83: "mkdir", 84: "rmdir", 87: "unlink", 89: "readlink", 90: "chmod"},
+    2: "open",
+    4: "stat",
+    6: "lstat",
+    21: "access",
+    79: "getcwd",
+    82: "rename",
+    83: "mkdir",
+    84: "rmdir",
+    87: "unlink",
+    89: "readlink",
+    90: "chmod",
 }
 BY_FOLDER = {
-    **{257: "openat", 258: "mkdirat", 260: "fchownat", 262: "newfstatat", 263: "unlinkat"},
-    **{264: "renameat", 267: "readlinkat", 268: "fchmodat", 269: "faccessat", 316: "renameat2"},
-    **{332: "statx", 439: "faccessat2"},
+    257: "openat",
+    258: "mkdirat",
+    260: "fchownat",
+    262: "newfstatat",
+    263: "unlinkat",
+    264: "renameat",
+    267: "readlinkat",
+    268: "fchmodat",
+    269: "faccessat",
+    316: "renameat2",
+    332: "statx",
+    439: "faccessat2",
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
