@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +103,12 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def stage(self, name: str, data: bytes, like: File) -> str:
+    def stage(self, name: str, data: bytes, like: File, later: bool = False) -> str:
         """A complete file beside ``name``, on disk, with mode, owner and attributes of ``like``.
 
         Its name is always the same, so that the next run finds what an interrupted one left.
+        ``later`` gives it a second of its own, after that of ``like``: bytecode knows its source
+        by size and whole second, and an import may write it while the source is swapped twice.
         """
         staged = staged_name(name)
         with _naming(self.path / name):
@@ -116,6 +119,9 @@ class Folder:
                     stream.write(data)
                     stream.flush()
                     _make_like(stream.fileno(), like)
+                    if later:
+                        second = max(int(time.time()), int(like.status.st_mtime) + 1)
+                        os.utime(stream.fileno(), (second, second))
                     os.fsync(stream.fileno())
             except BaseException:
                 self.remove(staged)

@@ -260,7 +260,7 @@ def _install(tree: _Tree, after: bytes, model: File, receipt: Receipt) -> None:
     with contextlib.ExitStack() as undo:
         for name, data, like in changes:
             undo.callback(records.remove, records.stage(name, data, like))
-        undo.callback(models.remove, models.stage(tree.name, after, model))
+        undo.callback(models.remove, models.stage(tree.name, after, model, later=True))
         _stop_if_interrupted()
         for name, _, _ in changes:
             undo.callback(records.restore, name, records.read_if_there(name))
@@ -311,7 +311,8 @@ def _revert(tree: _Tree, receipt: Receipt, model: File, force: bool) -> bool:
             f"glmpatch revert {receipt.patch} --force restores the original and loses that edit",
         )
     with contextlib.ExitStack() as undo:
-        undo.callback(tree.models.remove, tree.models.stage(tree.name, original, model))
+        models = tree.models
+        undo.callback(models.remove, models.stage(tree.name, original, model, later=True))
         # Staged beforehand, since it needs room on the disk.
         listed = _stage_record(tree, undo)
         _stop_if_interrupted()

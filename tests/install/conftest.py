@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ from tests.support.site import Site
 def tree(tmp_path: Path, released_file: bytes) -> Site:
     """A tiny site-packages with the released model file."""
     return site.make(tmp_path / "site", released_file)
+
+
+@pytest.fixture
+def open_tree(released_file: bytes) -> Iterator[Site]:
+    """The same where other users reach it, which they do not below ``tmp_path``."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield site.make(Path(folder, "site"), released_file)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import site, syscalls
-from tests.support.command import as_user, command, glmpatch, mounted, state
+from tests.support.command import as_user, command, glmpatch, mounted, needs_root, state
 from tests.support.site import Site
 
 pytestmark = pytest.mark.usefixtures("plan_once")
 
 NOBODY = 65534
 PAGE = 4096
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount and change users")
 
 
 @pytest.fixture
@@ -101,20 +99,16 @@ def test_a_file_that_is_mounted_on_its_own_is_named(tree: Site, tmp_path: Path) 
 
 @needs_root
 @pytest.mark.parametrize("what", ["the whole tree", "the models' folder", "the metadata"])
-def test_a_user_without_permission_is_told_and_nothing_changes(
-    released_file: bytes, what: str
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        tree = site.make(Path(folder, "site"), released_file)
-        if what != "the whole tree":
-            subprocess.run(["chown", "-R", str(NOBODY), tree.root], check=True)
-            closed = tree.model.parent if what == "the models' folder" else tree.dist_info
-            os.chown(closed, 0, 0)
-        before = tree.tree()
-        run = syscalls.run(as_user(NOBODY, command(tree, "apply")), traced=False)
-        assert run.code == 3, run.output
-        assert "no permission" in run.output
-        assert "hint:" in run.output
-        assert tree.tree() == before
-        assert syscalls.run(as_user(NOBODY, command(tree, "status")), traced=False).code == 0
+def test_a_user_without_permission_is_told_and_nothing_changes(open_tree: Site, what: str) -> None:
+    tree = open_tree
+    if what != "the whole tree":
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", tree.root], check=True)
+        closed = tree.model.parent if what == "the models' folder" else tree.dist_info
+        os.chown(closed, 0, 0)
+    before = tree.tree()
+    run = syscalls.run(as_user(NOBODY, command(tree, "apply")), traced=False)
+    assert run.code == 3, run.output
+    assert "no permission" in run.output
+    assert "hint:" in run.output
+    assert tree.tree() == before
+    assert syscalls.run(as_user(NOBODY, command(tree, "status")), traced=False).code == 0

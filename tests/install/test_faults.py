@@ -18,7 +18,7 @@ from tests.support.syscalls import Call, Do
 pytestmark = pytest.mark.usefixtures("plan_once")
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-CHANGES = {"write", "fsync", "fchmod", "fchown", "mkdirat", "unlinkat", "renameat"}
+CHANGES = {"write", "fsync", "fchmod", "fchown", "utimensat", "mkdirat", "unlinkat", "renameat"}
 MEANWHILE = {"openat", "flock", "fsync", "renameat", "unlinkat"}
 """Calls between which it makes a difference what somebody else does."""
 DONE = {"apply": "applied", "revert": "needed"}
@@ -101,7 +101,7 @@ def test_an_edit_by_somebody_else_is_kept_up_to_the_last_look(
     """No file system knows 'replace if it is still this': between look and swap it can go."""
     mine = tree.model.read_bytes() + b"\n# mine\n"
 
-    def edit() -> None:
+    def edit(_: Call) -> None:
         other = tree.model.with_name("editor")
         other.write_bytes(mine)
         other.rename(tree.model)
@@ -125,7 +125,7 @@ def test_an_edit_by_somebody_else_is_kept_up_to_the_last_look(
 def test_a_package_that_vanishes_is_an_error_that_says_so(
     tree: Site, before: Site, name: str, tell: Callable[[str, int], None]
 ) -> None:
-    def vanish() -> None:
+    def vanish(_: Call) -> None:
         (tree.root / "vllm").rename(tree.root / "gone")
 
     calls = [(point, call) for point, call in _calls_on(tree, name) if call.name in MEANWHILE]

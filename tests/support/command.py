@@ -18,6 +18,8 @@ from tests.support import syscalls
 from tests.support.site import Site
 from tests.support.syscalls import Run
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount or change users")
+
 
 def command(site: Site, *arguments: str) -> Callable[[], int]:
     """The command on a tree, as ``main`` runs it; gives its exit code."""

@@ -75,6 +75,7 @@ BY_FOLDER = {
     268: "fchmodat",
     269: "faccessat",
     316: "renameat2",
+    280: "utimensat",
     332: "statx",
     439: "faccessat2",
 }
@@ -125,7 +126,7 @@ def run(
     do: Do = Do.NOTHING,
     value: int = 0,
     traced: bool = True,
-    meanwhile: Callable[[], None] | None = None,
+    meanwhile: Callable[[Call], None] | None = None,
 ) -> Run:
     """Run ``action`` in a process of its own; do something at its call number ``at``.
 
@@ -134,23 +135,41 @@ def run(
         at: index in the list of calls that a run gives.
         value: the error number or the signal.
         traced: False to run it undisturbed.
-        meanwhile: what somebody else does while the process stands still.
+        meanwhile: what somebody else does while the process stands still; before every call
+            where ``at`` is None.
     """
-    with tempfile.TemporaryFile() as output:
-        child = os.fork()
-        if child == 0:
-            _child(action, output.fileno(), traced)
-        try:
-            if traced:
-                calls, code = _follow(child, at, do, value, meanwhile)
-            else:
-                calls, code = [], os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            raise
-        output.seek(0)
-        return Run(calls, code, output.read().decode())
+    return start(action, at, do, value, traced, meanwhile)()
+
+
+def start(
+    action: Callable[[], int],
+    at: int | None = None,
+    do: Do = Do.NOTHING,
+    value: int = 0,
+    traced: bool = False,
+    meanwhile: Callable[[Call], None] | None = None,
+) -> Callable[[], Run]:
+    """The same in two steps: what is returned waits for the end."""
+    output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by whoever waits)
+    child = os.fork()
+    if child == 0:
+        _child(action, output.fileno(), traced)
+
+    def wait() -> Run:
+        with output:
+            try:
+                if traced:
+                    calls, code = _follow(child, at, do, value, meanwhile)
+                else:
+                    calls, code = [], os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+                raise
+            output.seek(0)
+            return Run(calls, code, output.read().decode())
+
+    return wait
 
 
 def _child(action: Callable[[], int], output: int, traced: bool) -> None:
@@ -173,7 +192,7 @@ def _child(action: Callable[[], int], output: int, traced: bool) -> None:
 
 
 def _follow(
-    child: int, at: int | None, do: Do, value: int, meanwhile: Callable[[], None] | None
+    child: int, at: int | None, do: Do, value: int, meanwhile: Callable[[Call], None] | None
 ) -> tuple[list[Call], int]:
     calls: list[Call] = []
     os.waitpid(child, 0)
@@ -203,8 +222,8 @@ def _follow(
                     _ptrace(POKEUSER, child, ORIG_RAX * 8, -1)
                 elif here and do is Do.SIGNAL:
                     os.kill(child, value)
-                elif here and meanwhile is not None:
-                    meanwhile()
+                elif counted and meanwhile is not None and (here or at is None):
+                    meanwhile(calls[-1])
             elif here and do in (Do.FAIL, Do.FAIL_AFTER):
                 _ptrace(POKEUSER, child, RAX * 8, -value)
             elif here and do is Do.KILL:
