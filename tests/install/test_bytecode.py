@@ -7,15 +7,19 @@ import os
 import py_compile
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from patcher import examine
+from patches.glm4_residual import PATCH
 from tests.install.test_races import compiled, load
 from tests.support import syscalls
 from tests.support.command import as_user, command, glmpatch, needs_root, state
 from tests.support.site import Site
+from tests.support.sources import repaired, replace
 from tests.support.syscalls import Call, Do
 
 pytestmark = pytest.mark.usefixtures("plan_once")
@@ -56,41 +60,46 @@ def test_old_bytecode_of_every_python_is_never_run(
     tree: Site, mode: str, tell: Callable[[str, int], None]
 ) -> None:
     pythons = interpreters()
-    for name, repaired in (("apply", True), ("revert", False)):
+    for name, right in (("apply", True), ("revert", False)):
         before = tree.model.stat()
         for python in pythons:
             _compile(python, tree.model, mode)
-            assert _runs_repaired(python, tree.model) is not repaired
+            assert _runs_repaired(python, tree.model) is not right
         assert glmpatch(tree, name).code == 0
         # As hard as it gets: nothing but the content tells the two apart.
         os.utime(tree.model, (before.st_atime, before.st_mtime))
         for python in pythons:
-            assert _runs_repaired(python, tree.model) is repaired, python
+            assert _runs_repaired(python, tree.model) is right, python
     tell(f"{mode} bytecode of {len(pythons)} Pythons, apply and revert", 2 * len(pythons))
 
 
-def test_the_same_second_and_size_do_not_hide_a_change(tree: Site, released_file: bytes) -> None:
-    """A half-repaired file, padded to the size of the repaired one."""
-    from tests.support.sources import repaired
-
-    after = repaired(released_file)
-    # Comments survive the rewrites, so that they grow both by the same.
-    shorter = len(released_file) - len(after)
-    assert shorter != 0
-    half = repaired(released_file, ("interleaved-rope",))
-    filler = len(after) - len(half)
-    padded = half + b"#" * abs(filler) if filler > 0 else half
-    tree.model.write_bytes(padded)
-    _compile(sys.executable, tree.model, "timestamp")
-    stamp = tree.model.stat().st_mtime
-    assert glmpatch(tree, "apply").code == 0
-    os.utime(tree.model, (stamp, stamp))
-    assert load(tree.model) == compiled(tree.model.read_bytes(), tree.model)
+@pytest.fixture
+def same_size(tree: Site) -> Site:
+    """Half repaired by hand, and so spaced that the other half leaves the size as it is."""
+    half = repaired(tree.model.read_bytes(), ("unpack-fused-norm", "drop-double-residual"))
+    grows = len(repaired(half)) - len(half)
+    assert grows > 0
+    half = replace(half, "self.rotary_dim = int(", "self.rotary_dim = int(" + grows * " ")
+    assert len(repaired(half)) == len(half)
+    tree.model.write_bytes(half)
+    examine.make_plan(PATCH, half)
+    return tree
 
 
-def test_an_import_that_is_overtaken_twice_leaves_no_wrong_bytecode(tree: Site) -> None:
+def test_the_same_second_and_size_do_not_hide_a_change(same_size: Site) -> None:
+    for name in ("apply", "revert"):
+        stamp = same_size.model.stat().st_mtime
+        _compile(sys.executable, same_size.model, "timestamp")
+        assert glmpatch(same_size, name).code == 0
+        os.utime(same_size.model, (stamp, stamp))
+        assert load(same_size.model) == compiled(same_size.model.read_bytes(), same_size.model)
+
+
+def test_an_import_that_is_overtaken_twice_leaves_no_wrong_bytecode(same_size: Site) -> None:
     """It looks at the source, reads another one, and writes the bytecode when the first is back."""
-    os.utime(tree.model)
+    tree = same_size
+    stamp = time.time()
+    os.utime(tree.model, (stamp, stamp))
     done = []
 
     def overtake(call: Call) -> None:
@@ -137,11 +146,11 @@ def test_bytecode_kept_elsewhere_is_removed_there(
 ) -> None:
     prefix = tmp_path / "elsewhere"
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(prefix))
-    for name, repaired in (("apply", True), ("revert", False)):
+    for name, right in (("apply", True), ("revert", False)):
         _compile(sys.executable, tree.model, "unchecked")
         assert list(prefix.rglob("glm4.*.pyc"))
         assert glmpatch(tree, name).code == 0
-        assert _runs_repaired(sys.executable, tree.model) is repaired
+        assert _runs_repaired(sys.executable, tree.model) is right
 
 
 def test_a_link_in_place_of_the_bytecode_folder_is_not_followed(tree: Site, tmp_path: Path) -> None:
