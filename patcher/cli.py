@@ -230,8 +230,8 @@ def apply(
         if change and not dry_run:
             assert each.plan is not None
             install.install(target, each.patch, each.path, each.plan, verification)
-        elif each.state is PatchState.APPLIED:
-            install.tidy(each.path)
+        elif not dry_run:
+            install.tidy(target, each.patch)
         report.add(each, changed=change and not dry_run)
         report.data(_outcome(target, each, dry_run))
     if needed and not dry_run:
@@ -261,6 +261,7 @@ def revert(
     for each in _examine(report, target, patches, warn=False):
         changed = False
         if each.receipt is None:
+            install.tidy(target, each.patch)
             report.data(f"{each.patch.id}: nothing to take back ({each.state.value})")
         elif each.plan is None:
             raise Failure(
@@ -270,7 +271,7 @@ def revert(
             )
         else:
             _require_writable(target, allow_editable, [each])
-            changed = install.revert(target, each.patch, each.path, each.receipt, force)
+            changed = install.revert(target, each.patch, each.path, force)
             report.data(
                 f"{each.patch.id}: reverted, {each.path} is the original again"
                 if changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -149,9 +150,9 @@ def _refusal(target: Target, path: Path) -> str:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return "a link that leads nowhere" if path.is_symlink() else "the file is missing"
-    except PermissionError as error:
-        raise _unreadable(path, error) from error
     except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise _unreadable(path, error) from error
         return f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(mode):
         return "not a regular file"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from patcher.errors import Exit, Failure
+from patcher.folder import NO_FILE, Folder
 from patcher.patch import Patch
 from patcher.target import Target
 
 SIZE_LIMIT = 1_000_000
 """Bytes; a larger file is no receipt of ours."""
+
+
+FOLDER = ".glmpatch"
+"""Holds receipts and originals where there is no metadata folder to hold them."""
 
 
 @dataclass(frozen=True)
@@ -28,35 +35,66 @@ class Receipt:
     time: str
     """UTC, ISO 8601."""
     verification: dict[str, Any] | None
-    record_newline: bool = False
-    """Whether RECORD lacked its last line end, which revert must take away again."""
 
     def to_json(self) -> bytes:
         return (json.dumps({"schema": 1, **asdict(self)}, indent=2) + "\n").encode()
 
 
-def receipt_path(target: Target, patch: Patch) -> Path:
-    return target.records / f"glmpatch-{patch.id}.json"
-
-
-def original_path(target: Target, patch: Patch) -> Path:
-    return target.records / f"glmpatch-{patch.id}.original"
+def names(patch: Patch) -> tuple[str, str]:
+    """Names of the original and the receipt of a patch."""
+    return f"glmpatch-{patch.id}.original", f"glmpatch-{patch.id}.json"
 
 
 def read(target: Target, patch: Patch) -> Receipt | None:
-    """The receipt of a patch; None where there is none that makes sense."""
-    path = receipt_path(target, patch)
+    """The receipt of a patch; None where there is none that makes sense.
+
+    Raises:
+        Failure: there may be one, and it cannot be read.
+    """
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > SIZE_LIMIT:
+        with Folder(target.root) as root, Folder(target.records, root) as folder:
+            return read_in(folder, patch)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Failure(
+            Exit.TARGET,
+            f"cannot read {error.filename}: {error.strerror}",
+            "run as a user who may read the environment of vLLM",
+        ) from error
+
+
+def read_in(folder: Folder, patch: Patch) -> Receipt | None:
+    """The same in an open folder.
+
+    Raises:
+        OSError: there may be one, and it cannot be read.
+    """
+    try:
+        return parse(folder.read(names(patch)[1]).data, patch)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, *NO_FILE):
             return None
-        fields = json.loads(path.read_bytes())
+        raise
+
+
+def parse(data: bytes, patch: Patch) -> Receipt | None:
+    """A receipt as it was written; None for anything else, which is then as good as none."""
+    if len(data) > SIZE_LIMIT:
+        return None
+    try:
+        fields = json.loads(data)
         if fields.pop("schema") != 1:
             return None
         fields["rewrites"] = tuple(fields["rewrites"])
         receipt = Receipt(**fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        texts = [receipt.glmpatch, receipt.time, receipt.vllm or "", *receipt.rewrites]
+        sound = (
+            (receipt.patch, receipt.file) == (patch.id, patch.file)
+            and all(re.fullmatch("[0-9a-f]{64}", each) for each in (receipt.before, receipt.after))
+            and all(isinstance(each, str) and each.isprintable() for each in texts)
+            and isinstance(receipt.verification, dict | None)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    texts = (receipt.patch, receipt.file, receipt.before, receipt.after)
-    if not all(isinstance(each, str) for each in texts) or receipt.patch != patch.id:
-        return None
-    return receipt
+    return receipt if sound else None

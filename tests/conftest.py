@@ -34,3 +34,17 @@ def released_file(released: Path) -> bytes:
 def env(released: Path, tmp_path: Path) -> Environment:
     """A copy of that environment, to be changed."""
     return environment.copy(released, tmp_path / "env")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many cases stand behind a promise, as the tests themselves counted them."""
+    lines = [
+        f"{cases:>6}  {what}"
+        for report in terminalreporter.getreports("passed")
+        for name, (what, cases) in getattr(report, "user_properties", ())
+        if name == "cases"
+    ]
+    if lines:
+        terminalreporter.section("cases tried")
+        for line in lines:
+            terminalreporter.line(line)
