@@ -221,7 +221,7 @@ def revert(target: Target, patch: Patch) -> None:
     found = examine(target, patch)
     assert found.state is PatchState.APPLIED, found
     assert found.receipt is not None
-    assert install.revert(target, patch, found.path, found.receipt, force=False)
+    assert install.revert(target, patch, found.path, force=False)
 
 
 def states(target: Target) -> dict[str, str]:
