@@ -86,10 +86,17 @@ def multistage(single: str, build: Build, published: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def buildkit(build: Build, published: str) -> str:
-    """The image that Docker's newer builder makes of ``Dockerfile.multistage``."""
+def buildkit(build: Build, published: str, context: Path) -> str:
+    """The image that Docker's newer builder makes of ``Dockerfile.multistage``.
+
+    Without the proof, which takes long and knows nothing of builders.
+    """
     tag = "glmpatch-buildkit"
-    done = build("Dockerfile.multistage", tag, published, *SITE, check=False, buildkit=True)
+    text = (context / "Dockerfile.multistage").read_text()
+    assert text.count("glmpatch apply --verify ") == 1
+    unproven = context / "Dockerfile.unproven"
+    unproven.write_text(text.replace("glmpatch apply --verify ", "glmpatch apply "))
+    done = build(unproven.name, tag, published, *SITE, check=False, buildkit=True)
     if "buildx component is missing" in done.stdout:
         pytest.skip("this machine's Docker has no BuildKit")
     assert done.returncode == 0, done.stdout
