@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from patcher.patch import load_patches
 from patcher.rewriting import sha256
 from tests.docker import stand_in
 from tests.docker.conftest import EXAMPLE, Build
@@ -22,9 +23,10 @@ from tests.support.sources import repaired, replace
 
 PYTHON = ("--python", "/usr/bin/python3")
 INFO = f"{SITE}/vllm-0.8.4.dist-info"
+PATCHES = load_patches()
+REPAIRED = {patch.file for patch in PATCHES}
 LEFT_BY_GLMPATCH = {
-    f"{INFO}/glmpatch-glm4-residual.json",
-    f"{INFO}/glmpatch-glm4-residual.original",
+    f"{INFO}/glmpatch-{patch.id}.{kind}" for patch in PATCHES for kind in ("json", "original")
 }
 WHAT_RUNS = f"""\
 from importlib.machinery import SourceFileLoader
@@ -133,8 +135,9 @@ def test_record_and_receipt_tell_the_truth(
     engine: Engine, image: str, released_file: bytes, request: pytest.FixtureRequest
 ) -> None:
     tag = request.getfixturevalue(image)
-    # RECORD keeps the released hash of the repaired file; everything else is as it says.
-    assert python(engine, tag, RECORDED) == f"differs: {MODEL_FILE}"
+    # RECORD keeps the released hash of a repaired file; everything else is as it says.
+    differing = {f"differs: {file}" for file in REPAIRED}
+    assert set(python(engine, tag, RECORDED).splitlines()) == differing
     record = content(engine, tag, f"{INFO}/RECORD").decode()
     assert {f"{SITE}/{line.split(',')[0]}" for line in record.splitlines()} >= LEFT_BY_GLMPATCH
     assert content(engine, tag, f"{INFO}/glmpatch-glm4-residual.original") == released_file
@@ -158,7 +161,7 @@ def test_uninstalling_vllm_leaves_nothing_of_glmpatch_behind(
 def test_glmpatch_in_the_container_calls_the_repair_applied(engine: Engine, single: str) -> None:
     done = engine.run(single, "glmpatch", "status", "--check", *PYTHON, check=False)
     assert done.returncode == 0, done.stdout
-    assert "glm4-residual: applied" in done.stdout
+    assert all(f"{patch.id}: applied" in done.stdout for patch in PATCHES)
 
 
 def test_the_proof_holds_in_the_container_without_a_gpu_or_root(
@@ -167,7 +170,7 @@ def test_the_proof_holds_in_the_container_without_a_gpu_or_root(
     command = ("glmpatch", "verify", "--device", "cpu", *PYTHON)
     done = engine.run(single, *command, check=False)
     assert done.returncode == 0, done.stdout
-    assert "glm4-residual: passed (installed file)" in done.stdout
+    assert all(f"{patch.id}: passed (installed file)" in done.stdout for patch in PATCHES)
 
 
 def test_the_proof_and_the_repair_add_only_the_repair_to_the_image(
@@ -175,7 +178,7 @@ def test_the_proof_and_the_repair_add_only_the_repair_to_the_image(
 ) -> None:
     models = f"{SITE}/vllm/model_executor/models"
     assert last_layer(engine, single) == {
-        f"{SITE}/{MODEL_FILE}",
+        *(f"{SITE}/{file}" for file in REPAIRED),
         f"{models}/__pycache__/glm4.cpython-311.pyc",  # its removal
         f"{INFO}/RECORD",
         *LEFT_BY_GLMPATCH,
