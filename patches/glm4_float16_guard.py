@@ -76,7 +76,7 @@ def refuse_float16(module: cst.Module) -> list[Place]:
         return [Place(function)]
     require_plain_names(function)
     where = body.index(verify[0])
-    guard = cst.parse_statement(guard_source(module, function), config=module.config_for_parsing)
+    guard = cst.parse_statement(guard_source(function))
     body[where:where] = [guard.with_changes(leading_lines=[cst.EmptyLine(indent=False)])]
     block = function.body.with_changes(body=body)
     return [Place(verify[0].test, broken=True, edits={function.body: block})]
@@ -90,7 +90,7 @@ def find_function(module: cst.Module) -> cst.FunctionDef:
     return found[0]
 
 
-def guard_source(module: cst.Module, function: cst.FunctionDef) -> str:
+def guard_source(function: cst.FunctionDef) -> str:
     """The guard in the idiom of the release: from 0.9.0 on a platform tells what it supports."""
     if any(
         reading.dotted(n) == "current_platform.supported_dtypes" for n in reading.walk(function)

@@ -42,7 +42,7 @@ def keep_rope_width(module: cst.Module) -> list[Place]:
     styles: list[cst.CSTNode] = []
     halvings: list[Place] = []
     known: set[cst.CSTNode] = set()
-    for statement, needed, around in small_statements(method.body, ()):
+    for statement, alone, around in small_statements(method.body, ()):
         if not mentions_rope(statement, ropes):
             continue
         known.update(reading.walk(statement))
@@ -56,7 +56,7 @@ def keep_rope_width(module: cst.Module) -> list[Place]:
         elif sets_style(statement, ropes):
             styles.append(statement)
         elif halves_width(statement, ropes):
-            edits = {statement: cst.Pass() if needed else None}
+            edits = {statement: cst.Pass() if alone else None}
             halvings.append(Place(statement, broken=True, edits=edits))
         else:
             raise Unrecognized("the rope is changed in an unknown way", statement)
@@ -71,12 +71,14 @@ def keep_rope_width(module: cst.Module) -> list[Place]:
 def small_statements(
     block: cst.CSTNode, around: tuple[cst.CSTNode, ...]
 ) -> Iterator[tuple[cst.CSTNode, bool, tuple[cst.CSTNode, ...]]]:
-    """Every simple statement, whether its block cannot do without one, and what is around it."""
+    """Every simple statement, whether it stands on the line of its compound, and those around it.
+
+    Such a one cannot go without leaving a ``pass``; LibCST sees to that for an indented block.
+    """
     for statement in getattr(block, "body", ()):
         if isinstance(statement, cst.SimpleStatementLine):
-            needed = len(statement.body) == 1 and len(getattr(block, "body", ())) == 1
             for small in statement.body:
-                yield small, needed, around
+                yield small, False, around
         elif isinstance(statement, cst.BaseSmallStatement):
             yield statement, True, around
         elif isinstance(statement, cst.BaseCompoundStatement):

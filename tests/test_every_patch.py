@@ -7,7 +7,7 @@ import importlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +89,14 @@ def test_every_release_that_needs_it_is_mended_once_and_for_all(
         again = make_plan(patch, plan.after)
         assert (again.state, again.after) == (PatchState.FIXED, plan.after)
         ast.parse(plan.after)
+
+
+@each_patch
+def test_a_file_that_is_cut_for_speed_is_judged_as_if_it_were_whole(
+    patch: Patch, pair: Pair
+) -> None:
+    whole = replace(patch, within=(), known={})
+    assert make_plan(patch, pair.released) == make_plan(whole, pair.released)
 
 
 @each_patch

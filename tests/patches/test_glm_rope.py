@@ -85,6 +85,10 @@ CASES = Cases(
             ((HALVING, ""), (LOOP, LOOP + GUARD + HALVING)),
             ((LOOP, LOOP + GUARD + "                pass\n"),),
         ),
+        "the halving on the line of its test": (
+            ((HALVING, ""), (LOOP, LOOP + GUARD.rstrip("\n") + HALVING.replace(" " * 16, " "))),
+            ((LOOP, LOOP + GUARD.rstrip("\n") + " pass\n"),),
+        ),
         "two statements on one line": (
             ((HALVING + STYLE, HALVING.rstrip("\n") + "; " + STYLE.lstrip()),),
             (),
