@@ -94,7 +94,7 @@ class Value:
         Sums, products and the results of ``fresh`` functions are new tensors.
         """
         shared = {self}
-        if self.kind in ("item", "tuple", "other") or (
+        if self.kind in ("item", "tuple", "other", "unknown") or (
             self.kind == "call" and self.name not in fresh
         ):
             for part in self.parts:
@@ -186,10 +186,34 @@ class Flow:
         for inner in walk(node):
             if isinstance(inner, (cst.Return, cst.Break, cst.Continue, cst.Yield)):
                 raise Unrecognized("control flow that glmpatch does not follow", node)
+        self._perhaps(node)
+
+    def _perhaps(self, node: cst.CSTNode) -> None:
+        """A statement that may run or not: what it assigns is unknown, the rest stays."""
         if self._inert(node):
             self._report(node)
+        elif isinstance(node, cst.If) and _only_reads(node.test):
+            self._perhaps(node.body)
+            if node.orelse is not None:
+                self._perhaps(node.orelse)
+        elif isinstance(node, cst.Else):
+            self._perhaps(node.body)
+        elif isinstance(node, (cst.BaseSuite, cst.SimpleStatementLine)):
+            for statement in node.body:
+                self._perhaps(statement)
+        elif isinstance(node, (cst.Assign, cst.AnnAssign)) and _only_reads(node.value or node):
+            given = node.targets if isinstance(node, cst.Assign) else [node]
+            for target in (each.target for each in given):
+                # It may share its storage with what it was and with what it is given.
+                names = _mentions(target) | _mentions(node.value or target)
+                parts = tuple(self._named(inner, name) for name, inner in names.items())
+                self._bind(target, self._unknown(node, text(target), parts))
         else:
             self._forget(node)
+
+    def _unknown(self, node: cst.CSTNode, name: str, parts: tuple[Value, ...] = ()) -> Value:
+        reason = f"{name} is changed here in a way that glmpatch does not know"
+        return self._value("unknown", f"<unknown {next(_counter)}>", node, reason, parts)
 
     def _is_tensor(self, value: Value) -> bool:
         """Certainly no tuple: what a module returns, or the first of a pair."""
@@ -226,9 +250,9 @@ class Flow:
             del self.values[other]
         self.values[name] = value
 
-    def _forget(self, *nodes: cst.CSTNode) -> None:
-        """Every name that the nodes may change becomes unknown, and all that share its storage."""
-        touched = set().union(*(_touched(node) for node in nodes))
+    def _forget(self, node: cst.CSTNode) -> None:
+        """Every name that the node may change becomes unknown, and all that share its storage."""
+        touched = _touched(node)
         if "self" in touched:
             touched |= {name for name in self.values if name.startswith("self.")}
         held: set[Value] = set()
@@ -236,10 +260,7 @@ class Flow:
             held |= self.values[name].storage(self.fresh) if name in self.values else set()
         touched |= {name for name, value in self.values.items() if held & value.storage(self.fresh)}
         for name in touched:
-            reason = f"{name} is changed here in a way that glmpatch does not know"
-            self.values[name] = Value(
-                "unknown", f"<unknown {next(_counter)}>", nodes[0], self.statement, reason
-            )
+            self.values[name] = self._unknown(node, name)
 
     # -- expressions ------------------------------------------------------------------------
 
@@ -589,8 +610,8 @@ def find_class(module: cst.Module, name: str) -> cst.ClassDef:
     return owner
 
 
-def find_method(owner: cst.ClassDef, name: str) -> cst.FunctionDef:
-    """The one plain method of this name."""
+def find_method(owner: cst.ClassDef, name: str, followed: bool = True) -> cst.FunctionDef:
+    """The one plain method of this name; if it is to be followed, all of it runs in its place."""
     found = [n for n in statements(owner) if isinstance(n, cst.FunctionDef)]
     for trick in found:
         if trick.name.value in _TRICKS:
@@ -603,7 +624,7 @@ def find_method(owner: cst.ClassDef, name: str) -> cst.FunctionDef:
     (method,) = found
     if method not in owner.body.body:
         raise Unrecognized(f"{name} is not always defined", method)
-    for inner in walk(method.body):
+    for inner in walk(method.body) if followed else ():
         if type(inner) in _HIDDEN:
             raise Unrecognized(f"{name} holds code that does not run in its place", inner)
     return method

@@ -32,6 +32,7 @@ PARTS = {
     "post_mlp_layernorm": "RMSNorm",
 }
 """Attributes of the layer and the classes that they are made of."""
+LAYER_PARTS = tuple(f"self.{part}" for part in PARTS)
 FACTOR = repr("partial_rotary_factor")
 GET_ROPE = (
     "head_size",
@@ -114,8 +115,9 @@ def read_layer(module: cst.Module) -> Layer:
     into_fused = given["x"].known()
     attention = addend(into_fused, "self.post_self_attn_layernorm")
     attended = argument(attention, "self.post_self_attn_layernorm")
-    if not attended.is_call("self.self_attn") or given_attention(module, attended) != "<normed>":
-        raise Unrecognized("the attention is not given the normed hidden states", attended.node)
+    if not attended.is_call("self.self_attn"):
+        raise Unrecognized("expected the result of self.self_attn here", attended.node)
+    require_given(module, attended)
     if carried.text not in ("<residual>", f"{fused.text}[1]"):
         raise Unrecognized("the residual that is returned has an unknown form", carried.node)
     for value, kept in ((returned, mlp), (into_fused, attention)):
@@ -139,12 +141,15 @@ def require_once(forward: cst.FunctionDef) -> None:
             raise Unrecognized(f"self.{part} is used more than once", forward)
 
 
-def given_attention(module: cst.Module, call: Value) -> str:
-    """The value that ``Glm4Attention.forward`` gets as its hidden states."""
-    method = reading.find_method(reading.find_class(module, "Glm4Attention"), "forward")
+def require_given(module: cst.Module, call: Value) -> None:
+    """The attention must be given the positions as they came, and the normed hidden states."""
+    attention = reading.find_class(module, "Glm4Attention")
+    method = reading.find_method(attention, "forward", followed=False)
     parameters = [p.name.value for p in (*method.params.posonly_params, *method.params.params)]
     given = call.arguments(*parameters[1:])
-    return given["hidden_states"].text if "hidden_states" in given else ""
+    for name, meaning in (("positions", "positions"), ("hidden_states", "<normed>")):
+        if name not in given or given[name].text != meaning:
+            raise Unrecognized(f"the attention is not given its {name}", call.node)
 
 
 def run_forward(forward: cst.FunctionDef) -> Flow:
@@ -161,7 +166,7 @@ def run_forward(forward: cst.FunctionDef) -> Flow:
         before = reading.Flow().run(cst.IndentedBlock(statements[:position]))  # type: ignore[arg-type]
         if hidden in before.values or residual in before.values:
             raise Unrecognized("hidden states or residual are changed before the first norm", node)
-        flow = reading.Flow(pairs=(FUSED,), fresh=tuple(f"self.{part}" for part in PARTS))
+        flow = reading.Flow(pairs=(FUSED,), fresh=LAYER_PARTS)
         for name, meaning in ((hidden, "<normed>"), (residual, "<residual>")):
             flow.values[name] = reading.Value("name", meaning, node, node, name)
         return flow.run(cst.IndentedBlock(statements[position + 1 :]))  # type: ignore[arg-type]
@@ -192,9 +197,11 @@ def first_norm(node: cst.If) -> tuple[str, str] | None:
             if [part.text for part in normed.arguments("x").values()] != [hidden]:
                 continue
             after = reading.Flow(fresh=norm, pairs=norm).run(later).values
-            if set(start) != {hidden, residual} or set(after) != {hidden, residual}:
-                continue  # Other names for the same tensors would be lost from sight.
+            if hidden not in after or residual not in after:
+                continue
             both = [after[hidden], after[residual]]
+            if others(start, normed, kept) or others(after, *both):
+                continue  # Other names for the same tensors would be lost from sight.
             if all(v.kind == "item" and v.name == str(i) for i, v in enumerate(both)):
                 call = both[0].parts[0]
                 if call is both[1].parts[0] and call.is_call("self.input_layernorm"):
@@ -202,6 +209,15 @@ def first_norm(node: cst.If) -> tuple[str, str] | None:
                     if {k: v.text for k, v in given.items()} == {"x": hidden, "residual": residual}:
                         return hidden, residual
     return None
+
+
+def others(values: dict[str, Value], *held: Value) -> bool:
+    """Whether a third name may share its tensor with the two that are held."""
+    storage = set().union(*(value.storage(LAYER_PARTS) for value in held))
+    return (
+        any(value not in held and storage & value.storage(LAYER_PARTS) for value in values.values())
+        or sum(value in held for value in values.values()) > 2
+    )
 
 
 def addend(value: Value, function: str) -> Value:
@@ -366,7 +382,7 @@ def read_rope(module: cst.Module) -> Rope:
     size = heads.arguments("num_heads", "head_size", "scale").get("head_size")
     if size is None or size.known().text != rope.head.text:
         raise Unrecognized("get_rope and the attention are given different head sizes", calls[0])
-    forward = reading.find_method(attention, "forward")
+    forward = reading.find_method(attention, "forward", followed=False)
     shown = {n for _, statement in flow.reported for n in reading.walk(statement)}
     mentioned = [n for n in reading.walk(attention) if reading.dotted(n) == "self.rotary_emb"]
     used = [node for node in mentioned if node not in shown]
