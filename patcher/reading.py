@@ -592,8 +592,12 @@ def _path(node: cst.CSTNode) -> str:
     return node.value if isinstance(node, cst.Name) else "?"
 
 
-def find_class(module: cst.Module, name: str) -> cst.ClassDef:
-    """The one class of this name: a plain ``nn.Module`` at the top of the module, left as it is."""
+def find_class(module: cst.Module, name: str, base: str = "") -> cst.ClassDef:
+    """The one class of this name, at the top of the module and left as it is.
+
+    A plain ``nn.Module``, or derived first of all from ``base``: the interfaces that vLLM puts
+    beside it hold marks and no code.
+    """
     found = [n for n in statements(module) if isinstance(n, cst.ClassDef) and n.name.value == name]
     if len(found) != 1:
         count = "no class" if not found else f"{len(found)} classes"
@@ -601,10 +605,12 @@ def find_class(module: cst.Module, name: str) -> cst.ClassDef:
     (owner,) = found
     require_untouched(module, name, owner)
     bases = [text(arg.value) for arg in owner.bases if arg.keyword is None and not arg.star]
-    if owner not in module.body or owner.decorators or owner.keywords or bases[1:]:
+    interfaces = [each for each in bases[1:] if not (base and each.startswith("Supports"))]
+    if owner not in module.body or owner.decorators or owner.keywords or interfaces:
         raise Unrecognized(f"{name} is no plain class", owner)
-    if bases and bases[0] not in _BASES:
-        raise Unrecognized(f"{name} is derived from {bases[0]}, not from nn.Module", owner)
+    if bases[:1] != [base] if base else bases and bases[0] not in _BASES:
+        first, wanted = bases[0] if bases else "nothing", base or "nn.Module"
+        raise Unrecognized(f"{name} is derived from {first}, not from {wanted}", owner)
     if name in names(module).bases:
         raise Unrecognized(f"another class is derived from {name}", names(module).bases[name])
     return owner

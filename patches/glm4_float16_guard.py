@@ -156,7 +156,9 @@ def is_lowered(node: cst.CSTNode) -> bool:
 
 def has_glm4(module: cst.Module) -> None:
     """Before GLM-4-0414 was supported there was nothing to guard."""
-    reading.find_class(module, "Glm4ForCausalLM")
+    names = [each.name.value for each in module.body if isinstance(each, cst.ClassDef)]
+    if "Glm4ForCausalLM" not in names:
+        raise Unrecognized("there is no Glm4ForCausalLM")
 
 
 def case(checkpoint: str, dtype: str, *answers: str) -> Case:

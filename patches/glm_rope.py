@@ -34,9 +34,7 @@ def keep_rope_width(module: cst.Module) -> list[Place]:
     A file that sets the factor on the configuration first, as upstream's does, is right too.
     """
     reading.require_import(module, "LlamaForCausalLM", f"{MODELS}.llama")
-    model = reading.find_class(module, "GlmForCausalLM")
-    if not model.bases or reading.dotted(model.bases[0].value) != "LlamaForCausalLM":
-        raise Unrecognized("GlmForCausalLM is not built on LlamaForCausalLM", model)
+    model = reading.find_class(module, "GlmForCausalLM", "LlamaForCausalLM")
     method = reading.find_method(model, "__init__")
     ropes: list[str] = []
     styles: list[cst.CSTNode] = []
@@ -71,14 +69,12 @@ def keep_rope_width(module: cst.Module) -> list[Place]:
 def small_statements(
     block: cst.CSTNode, around: tuple[cst.CSTNode, ...]
 ) -> Iterator[tuple[cst.CSTNode, bool, tuple[cst.CSTNode, ...]]]:
-    """Every simple statement, whether it stands on the line of its compound, and those around it.
-
-    Such a one cannot go without leaving a ``pass``; LibCST sees to that for an indented block.
-    """
+    """Every simple statement, whether its block cannot do without one, and what is around it."""
     for statement in getattr(block, "body", ()):
         if isinstance(statement, cst.SimpleStatementLine):
+            alone = len(statement.body) == 1 and len(getattr(block, "body", ())) == 1
             for small in statement.body:
-                yield small, False, around
+                yield small, alone, around
         elif isinstance(statement, cst.BaseSmallStatement):
             yield statement, True, around
         elif isinstance(statement, cst.BaseCompoundStatement):
@@ -157,7 +153,7 @@ def halves_width(statement: cst.CSTNode, ropes: list[str]) -> bool:
 def llama_takes_the_factor(module: cst.Module) -> None:
     """Up to 0.7.2 llama ignores the factor; without the halving the whole head is rotated there."""
     attention = reading.find_class(module, "LlamaAttention")
-    for node in reading.walk(reading.find_method(attention, "__init__")):
+    for node in reading.walk(reading.find_method(attention, "__init__", followed=False)):
         asked = isinstance(node, cst.SimpleString) and node.evaluated_value == FACTOR
         if asked or reading.dotted(node) == f"config.{FACTOR}":
             return

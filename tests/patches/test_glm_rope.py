@@ -156,7 +156,7 @@ CASES = Cases(
         ),
         "another base": (
             (("class GlmForCausalLM(LlamaForCausalLM,", "class GlmForCausalLM(Other,"),),
-            "not built on LlamaForCausalLM",
+            "derived from Other, not from LlamaForCausalLM",
         ),
         "another llama": (
             (
@@ -165,7 +165,7 @@ CASES = Cases(
                     "from my.llama import LlamaForCausalLM",
                 ),
             ),
-            "LlamaForCausalLM is not the one of vllm.model_executor.models.llama",
+            "LlamaForCausalLM is not imported from vllm.model_executor.models.llama",
         ),
         "two classes": (
             (
