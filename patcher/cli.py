@@ -356,7 +356,7 @@ def _how_to_restore(target: Target) -> str:
         return f"restore the file from version control, such as git -C {target.root} checkout FILE"
     return (
         "reinstall the released file (pip install --force-reinstall --no-deps "
-        f"vllm=={target.version}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
+        f"vllm=={target.version or '0.8.4'}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
     )
 
 
@@ -467,21 +467,24 @@ def _uncovered(
     return Exit.OK
 
 
+def _is_older(version: str | None, oldest: str) -> bool:
+    if version is None or version == oldest:
+        return False
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version) < Version(oldest)
+    except InvalidVersion:
+        return False
+
+
 def _warn_of_transformers(
     report: Report, target: Target, examinations: Sequence[Examination]
 ) -> None:
     """The oldest Transformers that vLLM 0.8.4 accepts have no GLM-4-0414 at all."""
-    from packaging.version import InvalidVersion, Version
-
     for each in examinations:
         oldest = each.patch.proof.transformers
-        try:
-            old = target.transformers is not None and (
-                Version(target.transformers) < Version(oldest)
-            )
-        except InvalidVersion:
-            continue
-        if old and each.state.value != "not-applicable":
+        if each.state.value != "not-applicable" and _is_older(target.transformers, oldest):
             report.warn(
                 f"transformers {target.transformers} has no {each.patch.proof.config_class}: "
                 "this vLLM cannot load GLM-4-0414, patched or not",
@@ -528,9 +531,12 @@ def main() -> None:
     try:
         cli.main(prog_name="glmpatch", standalone_mode=False)
     except click.UsageError as error:
-        name = error.ctx.command_path if error.ctx else "glmpatch"
-        report = Report(name.partition(" ")[2] or None, as_json="--json" in sys.argv)
-        failure = Failure(Exit.USAGE, error.format_message(), f"{name} --help")
+        # Click's parser knows no context where an option lacks its argument.
+        command = error.ctx.info_name if error.ctx else sys.argv[1]
+        command = command if command in cli.commands else None
+        report = Report(command, as_json="--json" in sys.argv)
+        hint = f"glmpatch {command} --help" if command else "glmpatch --help"
+        failure = Failure(Exit.USAGE, error.format_message(), hint)
         sys.exit(report.fail(failure))
     except (KeyboardInterrupt, click.Abort):
         sys.exit(Report(None).fail(Failure(Exit.INTERRUPTED, "interrupted")))

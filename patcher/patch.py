@@ -112,6 +112,8 @@ class Patch:
 
     def covers(self, version: str) -> bool:
         """Whether ``versions`` holds for a version; its local and post parts do not matter."""
+        if self.versions == f"=={version}":
+            return True  # the usual case, without what it costs to import packaging
         from packaging.specifiers import SpecifierSet
         from packaging.version import InvalidVersion, Version
 
@@ -124,17 +126,18 @@ class Patch:
 
 def load_patches() -> tuple[Patch, ...]:
     """All patches, in the order of their names."""
-    import patches
-
-    ours = Path(__file__).resolve().parent.parent / "patches"
-    found = Path(patches.__file__ or "").resolve().parent
-    if found != ours:
+    ours = Path(__file__).resolve().parent.parent / "patches" / "__init__.py"
+    spec = importlib.util.find_spec("patches")  # imports nothing yet: it may be anybody's code
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != ours:
+        found = "no file" if spec is None or spec.origin is None else spec.origin
         raise Failure(
             Exit.INTERNAL,
             f"another package named 'patches' hides glmpatch's own: {found} (expected {ours})",
             "unset PYTHONPATH, or run glmpatch isolated: "
             "uvx glmpatch --help, or pipx run glmpatch --help",
         )
+    import patches
+
     names = sorted(info.name for info in pkgutil.iter_modules(patches.__path__))
     return tuple(_load(name) for name in names)
 

@@ -112,7 +112,11 @@ class Report:
     def _print_json(self, code: Exit, failure: Failure | None = None) -> None:
         import json
 
-        _echo(json.dumps(self.to_dict(code, failure), indent=2))
+        try:
+            _echo(json.dumps(self.to_dict(code, failure), indent=2))
+        except Failure:
+            self.as_json = False  # nothing can be said there; the error goes to stderr
+            raise
 
     def to_dict(self, code: Exit, failure: Failure | None = None) -> dict[str, Any]:
         vllm = None

@@ -26,9 +26,9 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def refused(python: object = None, path: object = None) -> Failure:
+def refused(python: Path | None = None, path: Path | None = None) -> Failure:
     with pytest.raises(Failure) as caught:
-        find_target(python and str(python), path and str(path))
+        find_target(str(python) if python else None, str(path) if path else None)
     assert caught.value.code is Exit.TARGET
     assert caught.value.hint
     return caught.value

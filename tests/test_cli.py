@@ -1,0 +1,779 @@
+"""The command as a user meets it: exit codes, texts, JSON, and what it leaves on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import patcher.cli
+from patcher import install
+from patcher.patch import load_patches
+from tests.support import cache, fake
+from tests.support.environment import MODEL_FILE, Environment, glmpatch
+from tests.support.sources import proper_subsets, repaired
+
+SCHEMA = json.loads(Path(__file__).with_name("schema.json").read_text())
+COMMANDS = ("status", "list", "explain", "diff", "apply", "revert", "verify")
+DEV = "0.8.3rc2.dev107+gdb95cbc1e"
+ID = "glm4-residual"
+
+
+def here(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in this process, many times as fast as in one of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.setattr(sys, "argv", ["glmpatch", *arguments])
+            patcher.cli.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    else:
+        code = 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def ask(
+    *arguments: str, code: int, run: Callable[..., subprocess.CompletedProcess[str]] = here
+) -> dict[str, Any]:
+    """The JSON object of a command, held against the schema and the exit code expected."""
+    done = run(*arguments, "--json")
+    answer = json.loads(done.stdout)
+    jsonschema.Draft202012Validator(SCHEMA).validate(answer)
+    assert (done.returncode, answer["exit_code"]) == (code, code), answer
+    assert done.stderr == ""
+    assert isinstance(answer, dict)
+    return answer
+
+
+def drifted(released: bytes) -> bytes:
+    return released.replace(b"= residual + hidden", b"= 2 * residual + hidden")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, released_file: bytes) -> Environment:
+    """A vLLM 0.8.4 as released."""
+    return fake.environment(tmp_path / "env", released_file)
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+# -- every state and every command --------------------------------------------------------------
+
+STATES: Mapping[str, tuple[str, str, str]] = {
+    # the file of that state: (version, the file, state that status tells)
+    "needed": ("0.8.4", "released", "needed"),
+    "needed, local version": ("0.8.4+cpu", "released", "needed"),
+    "needed, post release": ("0.8.4.post1", "released", "needed"),
+    "half fixed": ("0.8.4", "half", "needed"),
+    "applied": ("0.8.4", "applied", "applied"),
+    "fixed by upstream": ("0.8.4", "repaired", "fixed"),
+    "fixed by hand": ("0.8.4", "repaired and edited", "fixed"),
+    "drifted": ("0.8.4", "drifted", "drifted"),
+    "empty": ("0.8.4", "empty", "drifted"),
+    "missing": ("0.8.4", "missing", "drifted"),
+    "other release, right": ("0.8.5", "repaired", "not-applicable"),
+    "other release, drifted": ("0.9.0", "drifted", "not-applicable"),
+    "other release, without the file": ("0.7.0", "missing", "not-applicable"),
+    "other release, defect": (DEV, "released", "not-applicable"),
+    "unknown release, defect": ("no version", "released", "not-applicable"),
+    "other release, applied": (DEV, "applied", "applied"),
+}
+EXITS: Mapping[str, Sequence[int]] = {
+    # state: status, status --check, diff, apply, apply PATCH, revert
+    "needed": (0, 1, 0, 0, 0, 0),
+    "applied": (0, 0, 0, 0, 0, 0),
+    "fixed": (0, 0, 0, 0, 0, 0),
+    "drifted": (0, 5, 5, 5, 5, 0),
+    "not-applicable": (0, 0, 0, 0, 4, 0),
+    # A version that is not covered and a file that has the known defect: not a false success.
+    "defect": (0, 1, 0, 4, 4, 0),
+}
+ASKED = (
+    ("status",),
+    ("status", "--check"),
+    ("diff",),
+    ("apply",),
+    ("apply", ID),
+    ("revert",),
+)
+
+
+REAL = ("needed", "applied", "fixed by upstream", "drifted", "other release, defect")
+"""One state of each row of the table is asked in processes of its own."""
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_each_state_has_its_answer_to_each_command(
+    name: str, tmp_path: Path, released_file: bytes
+) -> None:
+    version, file, state = STATES[name]
+    model = {
+        "released": released_file,
+        "applied": released_file,
+        "half": repaired(released_file, ("unpack-fused-norm", "interleaved-rope")),
+        "repaired": repaired(released_file),
+        "repaired and edited": repaired(released_file) + b"# mine\n",
+        "drifted": drifted(released_file),
+        "empty": b"",
+        "missing": None,
+    }[file]
+    run = glmpatch if name in REAL else here
+    row = "defect" if name.endswith("defect") else state
+    for command, code in zip(ASKED, EXITS[row], strict=True):
+        env = fake.environment(tmp_path / "-".join(command), model, version)
+        on = ("--path", str(env.site))
+        if file == "applied":
+            assert here("apply", "--any-version", *on).returncode == 0
+        before = env.tree()
+        answer = ask(*command, *on, code=code, run=run)
+        (patch,) = answer["patches"]
+        assert patch["state"] == state
+        assert patch["known_defect"] == (row == "defect")
+        changes = command[0] == "apply" and row == "needed"
+        changes = changes or (command[0] == "revert" and row == "applied")
+        assert patch.get("changed", False) == changes
+        assert (env.tree() != before) == changes
+        assert bool(patch.get("diff")) == (command[0] == "diff" and row == "needed")
+        if changes:
+            right = repaired(released_file) if command[0] == "apply" else released_file
+            assert env.model.read_bytes() == right
+        if code >= 2:
+            assert str(env.model) in answer["error"]["message"]
+            assert answer["error"]["hint"]
+
+
+@pytest.mark.parametrize("subset", list(proper_subsets()), ids=lambda s: "+".join(s) or "none")
+def test_a_half_fixed_file_gets_just_what_it_lacks(
+    subset: tuple[str, ...], tmp_path: Path, released_file: bytes
+) -> None:
+    env = fake.environment(tmp_path, repaired(released_file, subset))
+    done = here("apply", "--path", str(env.site))
+    assert env.model.read_bytes() == repaired(released_file)
+    named = done.stdout.rpartition("(")[2].strip(")\n").split(", ")
+    assert sorted([*named, *subset]) == sorted(r.id for r in load_patches()[0].rewrites)
+
+
+def test_apply_status_revert_by_the_interpreter_leave_no_trace(fresh: Environment) -> None:
+    before = fresh.tree()
+    on = ("--python", str(fresh.root))
+    assert glmpatch("apply", *on).returncode == 0
+    assert "applied" in glmpatch("status", "-v", *on).stdout
+    assert glmpatch("apply", *on).returncode == 0
+    assert glmpatch("revert", *on).returncode == 0
+    assert fresh.tree() == before
+    assert "nothing to take back" in glmpatch("revert", *on).stdout
+
+
+def test_a_dry_run_writes_nothing(fresh: Environment) -> None:
+    before = fresh.tree()
+    on = ("--path", str(fresh.site))
+    done = here("apply", "--dry-run", *on)
+    assert done.returncode == 0
+    assert f"{ID}: would repair {fresh.model}" in done.stdout
+    assert "restart" not in done.stderr
+    assert ask("apply", "--dry-run", *on, code=0)["patches"][0]["changed"] is False
+    assert fresh.tree() == before
+
+
+def test_any_version_repairs_the_known_defect_and_stays_applied(
+    tmp_path: Path, released_file: bytes
+) -> None:
+    env = fake.environment(tmp_path, released_file, DEV)
+    before = env.tree()
+    on = ("--path", str(env.site))
+    told = here("status", *on)
+    assert "exactly the known defect" in told.stdout
+    assert f"glmpatch apply --any-version --verify --path {env.site}" in told.stderr
+    told = here("diff", *on)
+    assert told.stdout == ""
+    assert f"glmpatch diff --any-version --path {env.site}" in told.stderr
+    assert ask("diff", "--any-version", *on, code=0)["patches"][0]["diff"]
+    assert ask("apply", "--any-version", *on, code=0)["patches"][0]["changed"] is True
+    assert ask("status", "--check", *on, code=0)["patches"][0]["state"] == "applied"
+    assert "applied already" in here("apply", ID, *on).stdout
+    assert ask("revert", *on, code=0)["patches"][0]["changed"] is True
+    assert env.tree() == before
+
+
+def test_any_version_on_a_file_that_is_not_there_is_no_drift(tmp_path: Path) -> None:
+    env = fake.environment(tmp_path, None, "0.6.0")
+    ask("apply", "--any-version", "--path", str(env.site), code=0)
+
+
+# -- revert after something else happened -------------------------------------------------------
+
+
+def test_revert_keeps_an_edit_unless_forced(fresh: Environment, released_file: bytes) -> None:
+    pristine = fresh.tree()
+    on = ("--path", str(fresh.site))
+    here("apply", *on)
+    fresh.model.write_bytes(fresh.model.read_bytes() + b"# mine\n")
+    before = fresh.tree()
+    status = here("status", *on)
+    assert "edited or reinstalled since" in status.stderr
+    assert f"{ID}: fixed" in status.stdout
+    done = here("revert", *on)
+    assert done.returncode == 5
+    assert str(fresh.model) in done.stderr
+    assert "--force" in done.stderr
+    assert fresh.tree() == before
+    assert ask("revert", "--force", *on, code=0)["patches"][0]["changed"] is True
+    assert fresh.model.read_bytes() == released_file
+    assert fresh.tree() == pristine
+
+
+@pytest.mark.parametrize("how", ["released", "drifted"])
+def test_revert_of_an_unreadable_edit_needs_force_too(
+    how: str, fresh: Environment, released_file: bytes
+) -> None:
+    on = ("--path", str(fresh.site))
+    here("apply", *on)
+    fresh.model.write_bytes(b"def f(:\n" if how == "released" else drifted(released_file))
+    ask("revert", *on, code=5)
+    ask("revert", "--force", *on, code=0)
+    assert fresh.model.read_bytes() == released_file
+
+
+def test_revert_cleans_up_after_a_reinstall(fresh: Environment, released_file: bytes) -> None:
+    pristine = fresh.tree()
+    on = ("--path", str(fresh.site))
+    here("apply", *on)
+    fresh.model.write_bytes(released_file)
+    assert ask("status", "--check", *on, code=1)["patches"][0]["state"] == "needed"
+    assert ask("revert", *on, code=0)["patches"][0]["changed"] is False
+    assert fresh.tree() == pristine
+
+
+def test_revert_without_the_file_says_how_to_get_it(fresh: Environment) -> None:
+    on = ("--path", str(fresh.site))
+    here("apply", *on)
+    fresh.model.unlink()
+    before = fresh.tree()
+    error = ask("revert", *on, code=5)["error"]
+    assert str(fresh.model) in error["message"]
+    assert "--force-reinstall" in error["hint"]
+    assert fresh.tree() == before
+
+
+# -- bad input ----------------------------------------------------------------------------------
+
+BAD: Mapping[str, tuple[bytes, int | None, str]] = {
+    "syntax error": (b"class A:\n    def f(:\n", 2, "syntax error"),
+    "not UTF-8": (b"# one\n\n# \xff\n", 3, "utf-8"),
+    "form feed": (b"import os\n\x0cimport sys\n", 2, "form feed"),
+    "NUL": (b"import os\x00\n", 1, "syntax error"),
+    "only blanks": (b"\n \n", None, "empty"),
+}
+
+
+def bad_inputs(released: bytes) -> dict[str, tuple[bytes, int | None, str]]:
+    """By name: a file, the line that the message must name, and what it must say."""
+    added = "hidden_states = residual + hidden_states"
+    first = released[: released.index(added.encode())].count(b"\n") + 1
+    start = released.index(b"        if residual is None:\n", released.index(b"class Glm4Decoder"))
+    end = released.index(b"        return hidden_states, residual", start)
+    files = dict(BAD)
+    for name, source, line, reason in (
+        ("lone carriage returns", released.replace(b"\n", b"\r"), 1, "carriage return"),
+        ("two classes", released + b"\n\nclass Glm4DecoderLayer:\n    pass\n", None, "class"),
+        ("rewritten forward", released[:start] + b"        go()\n" + released[end:], None, ""),
+        ("scaled residual", released.replace(b"= residual +", b"= 2 * residual +", 1), first, ""),
+        ("cast residual", released.replace(b"= residual +", b"= residual.to(x) +", 1), first, ""),
+    ):
+        assert source != released
+        files[name] = (source, line, reason)
+    return files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *BAD,
+        "lone carriage returns",
+        "two classes",
+        "rewritten forward",
+        "scaled residual",
+        "cast residual",
+    ],
+)
+def test_a_file_of_no_known_form_is_named_and_left_alone(
+    name: str, tmp_path: Path, released_file: bytes
+) -> None:
+    source, line, reason = bad_inputs(released_file)[name]
+    env = fake.environment(tmp_path, source)
+    before = env.tree()
+    on = ("--path", str(env.site))
+    for command in (["status", "--check"], ["diff"], ["apply"], ["apply", "--any-version", ID]):
+        error = ask(*command, *on, code=5)["error"]
+        place = rf"{re.escape(str(env.model))}:{line or '[0-9]+'}: " if line else ""
+        assert re.search(place, error["message"]), error
+        assert str(env.model) in error["message"]
+        assert reason in error["message"]
+        assert "vllm==0.8.4" in error["hint"]
+    done = here("apply", *on)
+    assert done.returncode == 5
+    assert "nothing was written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert here("revert", *on).returncode == 0
+    assert env.tree() == before
+
+
+@pytest.mark.parametrize("what", ["folder", "FIFO", "link to nowhere", "linked folder"])
+def test_what_is_no_regular_file_is_refused(
+    what: str, tmp_path: Path, released_file: bytes
+) -> None:
+    env = fake.environment(tmp_path / "env", released_file)
+    if what == "linked folder":
+        env.model.parent.rename(tmp_path / "models")
+        env.model.parent.symlink_to(tmp_path / "models")
+    else:
+        env.model.unlink()
+        if what == "folder":
+            env.model.mkdir()
+        elif what == "FIFO":
+            os.mkfifo(env.model)
+        else:
+            env.model.symlink_to("nowhere")
+    error = ask("apply", "--path", str(env.site), code=5)["error"]
+    assert str(env.model) in error["message"]
+
+
+def unprivileged(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user whom permissions bind, which root is only without capabilities."""
+    command = [sys.executable, "-m", "patcher", *arguments]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("where", ["models", "dist-info"])
+def test_an_unwritable_folder_is_said_before_anything_is_done(
+    where: str, fresh: Environment
+) -> None:
+    folder = fresh.model.parent if where == "models" else fresh.dist_info
+    before = fresh.tree()
+    folder.chmod(0o555)
+    try:
+        assert unprivileged("status", "--path", str(fresh.site)).returncode == 0
+        done = unprivileged("apply", "--verify", "--path", str(fresh.site))
+    finally:
+        folder.chmod(0o755)
+    assert done.returncode == 3
+    assert f"cannot write to {folder}" in done.stderr
+    assert "hint: run as the user who owns the environment" in done.stderr
+    assert "proof" not in done.stdout
+    assert fresh.tree() == before
+
+
+@pytest.mark.parametrize("where", ["models", "site-packages", "file"])
+def test_what_may_not_be_read_is_no_drift(where: str, fresh: Environment) -> None:
+    path = {"models": fresh.model.parent, "site-packages": fresh.site, "file": fresh.model}[where]
+    path.chmod(0)
+    try:
+        done = unprivileged("status", "--path", str(fresh.site))
+    finally:
+        path.chmod(0o755)
+    assert done.returncode == 3, done
+    assert "Permission denied" in done.stderr
+    assert str(path) in done.stderr
+    assert "hint: run as a user who may read" in done.stderr
+
+
+def test_a_file_changed_between_plan_and_write_is_left_alone(
+    fresh: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = install.locked
+
+    def somebody_was_faster(target: Any) -> Any:
+        fresh.model.write_bytes(fresh.model.read_bytes() + b"# theirs\n")
+        return locked(target)
+
+    monkeypatch.setattr(install, "locked", somebody_was_faster)
+    before = fresh.tree()
+    done = here("apply", "--path", str(fresh.site))
+    assert done.returncode == 3
+    assert f"{fresh.model} was changed by somebody else" in done.stderr
+    assert "hint: run glmpatch again" in done.stderr
+    after = fresh.tree()
+    assert after.pop(MODEL_FILE) != before.pop(MODEL_FILE)
+    assert after == before
+
+
+# -- no target, wrong usage ---------------------------------------------------------------------
+
+
+def test_without_vllm_every_command_names_the_option(tmp_path: Path) -> None:
+    for command in (["status"], ["diff"], ["apply"], ["revert"], ["verify"]):
+        error = ask(*command, code=3)["error"]
+        assert "--python" in error["hint"]
+
+
+def test_several_vllms_are_listed(fresh: Environment, tmp_path: Path) -> None:
+    fake.vllm(tmp_path / "other", b"", "0.8.5")
+    paths = os.pathsep.join([str(fresh.site), str(tmp_path / "other")])
+    here = os.environ.get("PYTHONPATH")
+    done = glmpatch("status", env={"PYTHONPATH": f"{here}{os.pathsep}{paths}" if here else paths})
+    assert done.returncode == 3
+    assert f"{fresh.site / 'vllm'} (wheel, 0.8.4)" in done.stderr
+    assert f"{tmp_path / 'other' / 'vllm'} (wheel, 0.8.5)" in done.stderr
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage() -> None:
+    done = glmpatch()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Usage: glmpatch ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'", "glmpatch --help"),
+        (["--frobnicate"], "No such option", "glmpatch --help"),
+        (["apply", "--verfy"], "--verify", "glmpatch apply --help"),
+        (["status", "too", "many"], "unexpected extra arguments", "glmpatch status --help"),
+        (["verify", "--device", "tpu"], "'tpu'", "glmpatch verify --help"),
+        (["explain"], "PATCH", "glmpatch explain --help"),
+        (["explain", "glm4-residua"], "glm4-residua", "did you mean glm4-residual?"),
+        (["apply", "qwen"], "no patch named 'qwen'", "the patches are: glm4-residual"),
+        (["status", "--python"], "--python", "glmpatch status --help"),
+    ],
+)
+def test_wrong_usage_says_what_and_where_to_look(
+    arguments: list[str], message: str, hint: str
+) -> None:
+    done = here(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert f"hint: {hint}" in done.stderr
+    if arguments[-1] == "--python":
+        return  # it would take --json for its argument
+    answer = ask(*arguments, code=2)
+    assert answer["error"]["hint"] == hint
+    assert answer["command"] == (arguments[0] if arguments[0] in COMMANDS else None)
+
+
+# -- what it prints -----------------------------------------------------------------------------
+
+
+def test_list_and_explain_tell_all_that_a_patch_says_of_itself() -> None:
+    (patch,) = load_patches()
+    assert patch.id in here("list").stdout
+    (listed,) = ask("list", code=0)["patches"]
+    (explained,) = ask("explain", patch.id, code=0)["patches"]
+    assert listed == explained
+    text = " ".join(here("explain", patch.id).stdout.split())
+    for body in (patch.why, patch.how, patch.upstream, patch.removal, patch.versions, patch.file):
+        assert " ".join(body.split()) in text
+    for rewrite in patch.rewrites:
+        assert f"{rewrite.id}: {rewrite.title}" in text
+    longest = max(map(len, here("explain", patch.id).stdout.splitlines()[1:]))
+    assert longest <= 80
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git to apply a diff with")
+def test_the_diff_is_one_that_patch_takes(fresh: Environment, released_file: bytes) -> None:
+    done = glmpatch("diff", "-v", "--path", str(fresh.site))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    subprocess.run(
+        ["git", "apply", "-p1", "-"], input=done.stdout, text=True, cwd=fresh.site, check=True
+    )
+    assert fresh.model.read_bytes() == repaired(released_file)
+    assert ask("status", "--path", str(fresh.site), code=0)["patches"][0]["state"] == "fixed"
+
+
+def test_help_names_every_command_in_one_uncut_line() -> None:
+    done = glmpatch("--help", env={"COLUMNS": "80"})
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "..." not in done.stdout.replace("[ARGS]...", "")
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z][^.]*\.$", done.stdout, re.MULTILINE), command
+        own = glmpatch(command, "--help")
+        assert (own.returncode, own.stderr) == (0, "")
+        assert f"Usage: glmpatch {command}" in own.stdout
+
+
+def test_version() -> None:
+    assert glmpatch("--version").stdout == f"glmpatch {patcher.__version__}\n"
+
+
+def test_data_goes_to_stdout_and_messages_to_stderr(fresh: Environment) -> None:
+    on = ("--path", str(fresh.site))
+    done = glmpatch("status", *on)
+    assert done.stdout.startswith(f"vLLM 0.8.4 (wheel) in {fresh.site / 'vllm'}\n")
+    assert "rotary-dim-once       broken       line 85" in done.stdout
+    assert done.stderr == f"hint: glmpatch apply --verify --path {fresh.site}\n"
+    done = glmpatch("apply", *on)
+    assert f"{ID}: repaired {fresh.model}" in done.stdout
+    assert "restart every running vLLM server, on every node" in done.stderr
+    assert "--model-impl transformers" in done.stderr
+
+
+def test_verbose_adds_paths_and_hashes(fresh: Environment) -> None:
+    on = ("--path", str(fresh.site))
+    here("apply", *on)
+    plain, verbose = here("status", *on).stdout, here("status", "-v", *on).stdout
+    (patch,) = load_patches()
+    for word in (str(fresh.model), str(fresh.python), *patch.known):
+        assert word in verbose
+        assert word not in plain
+
+
+def test_quiet_prints_errors_only(fresh: Environment, released_file: bytes) -> None:
+    on = ("-q", "--path", str(fresh.site))
+    for command in (["status"], ["diff"], ["apply"], ["apply"], ["revert"], ["revert"]):
+        done = here(*command, *on)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), command
+    assert glmpatch("status", "--check", *on).returncode == 1
+    fresh.model.write_bytes(drifted(released_file))
+    done = glmpatch("apply", *on)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("error: ")
+
+
+def test_a_traceback_is_shown_with_debug_only_and_the_exit_code_stays(
+    fresh: Environment,
+) -> None:
+    on = ("apply", "qwen", "--path", str(fresh.site))
+    done = glmpatch(*on)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    done = glmpatch(*on, "--debug")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, True)
+    assert "error: there is no patch named 'qwen'" in done.stderr
+
+
+def test_a_fault_of_its_own_is_no_traceback(
+    fresh: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise LookupError("boom")
+
+    monkeypatch.setattr("patcher.examine.examine_all", fault)
+    on = ("--path", str(fresh.site))
+    assert ask("status", *on, code=70)["error"]["hint"]
+    done = here("status", *on)
+    assert done.returncode == 70
+    assert "a fault of glmpatch itself: LookupError: boom" in done.stderr
+    assert "--debug" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in here("status", "--debug", *on).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_has_its_own_exit_code(
+    number: signal.Signals, fresh: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patcher.examine.examine_all", lambda *_: os.kill(os.getpid(), number))
+    done = here("apply", "--path", str(fresh.site))
+    assert done.returncode == 130
+    assert "error: interrupted" in done.stderr
+    assert ask("apply", "--path", str(fresh.site), code=130)["error"]["hint"]
+
+
+def terminal(*arguments: str, env: dict[str, str] | None = None) -> str:
+    """What the command prints where stdin, stdout and stderr are one terminal."""
+    ours, theirs = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "patcher", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**environment, **(env or {})},
+    ):
+        os.close(theirs)
+        said = b""
+        while True:
+            try:
+                data = os.read(ours, 4096)
+            except OSError:  # how Linux says that the other end is closed
+                break
+            if not data:
+                break
+            said += data
+    os.close(ours)
+    return said.decode()
+
+
+def test_colour_is_for_terminals_and_never_with_no_color(fresh: Environment) -> None:
+    for command in (["status"], ["diff"], ["apply", "qwen"]):
+        arguments = [*command, "--path", str(fresh.site)]
+        done = glmpatch(*arguments, env={"CLICOLOR_FORCE": "1"})
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\x1b[" in terminal(*arguments)
+        plain = terminal(*arguments, env={"NO_COLOR": "1"})
+        assert "\x1b" not in plain
+        assert sorted(plain.split()) == sorted((done.stdout + done.stderr).split())
+
+
+def test_nothing_prompts_on_a_terminal(fresh: Environment) -> None:
+    """The terminal stays silent: a question would never be answered."""
+    for command in ("status", "diff", "apply", "apply", "revert", "revert"):
+        assert terminal(command, "--path", str(fresh.site))
+    assert not fresh.receipt.exists()
+
+
+@pytest.mark.parametrize("command", ["diff", "status", "apply", "explain"])
+def test_a_reader_that_went_away_changes_nothing(command: str, fresh: Environment) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [ID] if command == "explain" else ["--path", str(fresh.site)]
+    done = subprocess.run(
+        [sys.executable, "-m", "patcher", command, *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert done.returncode == 0
+    assert "rror" not in done.stderr
+    assert fresh.receipt.exists() == (command == "apply")
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_that_cannot_be_written_is_no_success(more: list[str], fresh: Environment) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "patcher", "diff", "--path", str(fresh.site), *more],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 70
+    assert "error: cannot write the output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_streams_are_no_error(fresh: Environment) -> None:
+    for redirect in (">&-", "2>&-", ">&- 2>&-", "<&-"):
+        command = f'"{sys.executable}" -m patcher status --path "{fresh.site}" {redirect}'
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 0, (redirect, done)
+        assert "Traceback" not in done.stderr
+
+
+def test_names_that_the_output_cannot_encode_are_shown_escaped(
+    tmp_path: Path, released_file: bytes
+) -> None:
+    name = os.fsdecode(b"gr\xc3\xb6\xc3\x9fe-\xff")
+    env = fake.environment(tmp_path / name, released_file)
+    on = ("--path", str(env.site))
+    for encoding in ("ascii", "utf-8"):
+        done = glmpatch("status", *on, env={"PYTHONIOENCODING": f"{encoding}:strict"})
+        assert done.returncode == 0, done.stderr
+        assert "\\udcff" in done.stdout
+    assert ask("apply", *on, code=0)["patches"][0]["file"] == str(env.model)
+    assert env.model.read_bytes() == repaired(released_file)
+
+
+# -- surroundings -------------------------------------------------------------------------------
+
+
+def test_the_script_and_the_module_are_one_command() -> None:
+    script = Path(sys.executable).with_name("glmpatch")
+    done = subprocess.run([str(script), "--help"], capture_output=True, text=True)
+    assert done.stdout == glmpatch("--help").stdout
+
+
+def test_another_package_named_patches_is_told_and_not_used(
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "theirs" / "patches"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise SystemExit('somebody else was run')\n")
+    (other / "glm4_residual.py").write_text("PATCH = None\n")
+    home = str(Path(patcher.__file__).parent.parent)
+    path = os.pathsep.join([str(other.parent), home])
+    done = glmpatch("status", cwd=tmp_path, env={"PYTHONPATH": path})
+    assert done.returncode == 70
+    assert f"hides glmpatch's own: {other}" in done.stderr
+    assert "hint: unset PYTHONPATH" in done.stderr
+    assert "somebody else was run" not in done.stderr
+
+
+def test_status_tells_what_to_install_where_transformers_is_too_old(
+    fresh: Environment,
+) -> None:
+    old = cache.distribution("transformers", "4.51.1")
+    for entry in old.glob("transformers*"):
+        (fresh.site / entry.name).symlink_to(entry)
+    done = glmpatch("status", "--python", str(fresh.root))
+    assert done.returncode == 0
+    assert "warning: transformers 4.51.1 has no Glm4Config" in done.stderr
+    assert f"hint: {fresh.python} -m pip install transformers==4.51.3" in done.stderr
+    (warning,) = ask("status", "--python", str(fresh.root), code=0)["warnings"]
+    assert "4.51.1" in warning
+    assert "transformers==4.51.3" in warning
+    assert "4.51.1" in glmpatch("apply", "--path", str(fresh.site)).stderr
+    glmpatch("revert", "--path", str(fresh.site))
+    fresh.model.unlink()
+    (fresh.dist_info / "METADATA").write_text("Metadata-Version: 2.1\nVersion: 0.7.0\n")
+    assert ask("status", "--path", str(fresh.site), code=0)["warnings"] == []
+
+
+def test_verify_without_torch_could_not_run(fresh: Environment) -> None:
+    before = fresh.tree()
+    for command in (["verify"], ["apply", "--verify"]):
+        error = ask(*command, "--python", str(fresh.root), code=7)["error"]
+        assert "torch" in error["message"]
+        assert error["hint"]
+    assert fresh.tree() == before
+
+
+def test_verify_of_a_vllm_without_the_model_is_not_covered(tmp_path: Path) -> None:
+    env = fake.environment(tmp_path, None, "0.7.0")
+    assert "0.7.0" in ask("verify", "--path", str(env.site), code=4)["error"]["message"]
+
+
+def imported(*arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_nothing_is_imported_that_is_not_needed(fresh: Environment) -> None:
+    on = ("--path", str(fresh.site))
+    heavy = {"json", "subprocess", "libcst", "packaging.version", "dataclasses", "difflib"}
+    heavy |= {"hashlib", "urllib.parse", "tempfile", "patches", "importlib.metadata"}
+    heavy -= imported("-c", "import click")
+    names = imported("-m", "patcher", "--help")
+    assert "click" in names
+    assert not heavy & names
+    glmpatch("apply", *on)
+    for command in ("apply", "status"):
+        names = imported("-m", "patcher", command, *on)
+        assert "patcher.rewriting" in names
+        assert not {name for name in names if name.startswith("libcst")}
+        unneeded = {"difflib", "tempfile", "importlib.metadata", "packaging.version", "torch"}
+        assert not unneeded & names
+    glmpatch("revert", *on)
+    names = imported("-m", "patcher", "diff", *on)
+    assert {name for name in names if name.startswith("libcst")}  # the test can fail
