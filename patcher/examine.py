@@ -11,6 +11,7 @@ from pathlib import Path
 
 from patcher import receipts
 from patcher.errors import Exit, Failure
+from patcher.folder import read_file
 from patcher.patch import Patch, PatchState
 from patcher.receipts import Receipt
 from patcher.rewriting import Plan, make_plan, sha256
@@ -65,7 +66,7 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     receipt = receipts.read(target, patch)
     try:
         problem = _refusal(target, path)
-        data = b"" if problem else path.read_bytes()
+        data = b"" if problem else read_file(path)
     except OSError as error:
         raise Failure(
             Exit.TARGET,
@@ -104,8 +105,8 @@ def _refusal(target: Target, path: Path) -> str:
     The file itself may be a link to a regular file (uv and conda link files), the folders between
     the package and it may not: what they lead to belongs to somebody else.
     """
-    folder = target.package
-    for part in path.parent.relative_to(target.package).parts:
+    folder = target.root
+    for part in path.parent.relative_to(target.root).parts:
         folder = folder / part
         if folder.is_symlink():
             return f"{folder} is a symbolic link to another folder"
