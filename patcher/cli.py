@@ -236,7 +236,10 @@ def apply(
         change = each.state is PatchState.NEEDED
         if change and not dry_run:
             assert each.plan is not None
-            install.install(target, each.patch, each.path, each.plan, verification)
+            try:
+                install.install(target, each.patch, each.path, each.plan, verification)
+            except Failure as failure:
+                raise _after(failure, report) from failure
         elif each.state is PatchState.APPLIED:
             install.tidy(each.path)
         report.add(each, changed=change and not dry_run)
@@ -393,6 +396,15 @@ def _raise_all(failures: Sequence[Failure]) -> None:
         )
 
 
+def _after(failure: Failure, report: Report) -> Failure:
+    """A failure of one file says which others have been changed before it."""
+    done = [each["id"] for each in report.patches if each["changed"]]
+    if not done:
+        return failure
+    message = f"{failure.message}\n{' and '.join(done)}: applied before that, and stays so"
+    return Failure(failure.code, message, failure.hint)
+
+
 def _taken_back(examination: Examination, changed: bool) -> str:
     """One line on what revert did about a patch."""
     name = examination.patch.id
@@ -400,9 +412,7 @@ def _taken_back(examination: Examination, changed: bool) -> str:
         return f"{name}: reverted, {examination.path} is the original again"
     if examination.receipt is None:
         return f"{name}: nothing to take back ({examination.state.value})"
-    return (
-        f"{name}: nothing to take back, but for a receipt of another file, which is gone now"
-    )
+    return f"{name}: nothing to take back, but for a receipt of another file, which is gone now"
 
 
 def _require_writable(

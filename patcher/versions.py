@@ -56,7 +56,7 @@ def some_version(specifier: str) -> bool:
     for bound in re.findall(_NUMBER, specifier):
         *before, last = bound.split(".")
         tried += [bound, f"{bound}.0.1", ".".join([*before, str(max(0, int(last) - 1)), "99999"])]
-    return any([covers(specifier, version) for version in tried])
+    return any(covers(specifier, version) for version in tried)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -99,7 +99,7 @@ class Verification:
     @property
     def failed(self) -> tuple[str, ...]:
         """Ids of the patches whose proof failed."""
-        every = (*self.results, *self.behaviours)
+        every: tuple[Result | Behaved, ...] = (*self.results, *self.behaviours)
         return tuple(dict.fromkeys(each.patch for each in every if not each.passed))
 
     @property
