@@ -358,7 +358,7 @@ class Flow:
         name = dotted(node)
         if name is None:
             return isinstance(node, (cst.Call, cst.Subscript))
-        return self._rebound(name)
+        return name.split(".")[0] != "self" or self._rebound(name)
 
     def _rebound(self, name: str) -> bool:
         """Whether ``x.y`` stands for a value of this method, not for what it is outside."""

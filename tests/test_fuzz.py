@@ -155,5 +155,5 @@ def test_what_is_hostile_is_mended_right_or_refused(
 
 
 def difference(right: bytes, source: bytes) -> str:
-    lines = (each.decode().splitlines() for each in (right, source))
-    return "\n".join(difflib.unified_diff(*lines, lineterm="", n=1))
+    one, other = right.decode().splitlines(), source.decode().splitlines()
+    return "\n".join(difflib.unified_diff(one, other, lineterm="", n=1))

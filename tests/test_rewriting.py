@@ -203,7 +203,7 @@ CASTS = {
         MLP,
         MLP
         + "        if self.layer > 60:\n            hidden_states = hidden_states.clamp(-1, 1)\n",
-        "if self.layer",
+        "hidden_states.clamp",
     ),
 }
 

@@ -595,6 +595,7 @@ UNKNOWN_LAYERS = {
     "positions bound before the first norm": "positions = positions * 2\n" + RIGHT,
     "positions bound at the first norm": RIGHT.replace("else:\n", "else:\n    positions = residual\n"),
     "positions written in place": BEHIND.format("positions += 1\n").replace(RETURN, "positions[0] = 0\n" + RETURN),
+    "positions written through a view": BEHIND.format("p = positions.view(-1)\np.zero_()\n"),
     "positions written through another name": BEHIND.format("p = positions[1:]\np.zero_()\n"),
     "a return before the first norm": "return positions, positions\n" + RIGHT,
     "a return at the first norm": RIGHT.replace("else:\n", "    return hidden_states, residual\nelse:\n"),
