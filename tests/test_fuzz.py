@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import os
 import random
 import tokenize
@@ -67,7 +68,7 @@ def test_what_is_neutral_is_always_patched(
     released = released_file.decode()
     found: Counter[str] = Counter()
 
-    @settings(fuzz, max_examples=500 * TIMES)
+    @settings(fuzz, max_examples=300 * TIMES)
     @given(st.integers(0, 2**32), st.integers(1, 12), st.booleans())
     def check(seed: int, count: int, whole: bool) -> None:
         source = mutated(released, seed, count, mutate.NEUTRAL)
@@ -83,7 +84,7 @@ def test_what_is_neutral_is_always_patched(
 
     check()
     show(capsys, "fuzz, neutral", found)
-    assert found.total() == 500 * TIMES
+    assert found.total() == 300 * TIMES
 
 
 def outcome(data: bytes, wanted: str) -> tuple[str, bytes]:
@@ -135,11 +136,24 @@ def test_what_is_hostile_is_mended_right_or_refused(
     (site,) = (cache.released() / "lib").glob("python3*/site-packages")
     assert (site / MODEL_FILE).read_bytes() == released_file
     sample = random.Random(0).sample(list(accepted.values()), min(len(accepted), SAMPLE * TIMES))
-    assert len(sample) >= 10
     candidates = [Candidate(PATCH, str(number), data) for number, data in enumerate(sample)]
     proof = verify(find_target(str(cache.released())), candidates, device="cpu")
-    wrong = [sample[int(each.file)].decode() for each in proof.results if not each.passed]
+    # Code of no rewrite's business, such as a tensor that is called, may stop the model aloud.
+    # A model that runs must be right, and the defect's own error must be gone.
+    ran = [each for each in proof.results if each.crash is None]
+    crashes = [each.crash["message"] for each in proof.results if each.crash is not None]
     with capsys.disabled():
-        worst = max((each.distance or 0) / each.limit for each in proof.results)
-        print(f"fuzz, proof: {len(sample)} other programs, worst {worst:.2f} x the limit")
+        worst = max((each.distance or 0) / each.limit for each in ran)
+        print(
+            f"fuzz, proof: {len(sample)} of {len(accepted)} other programs were run: {len(ran)} "
+            f"give numbers, at worst {worst:.2f} x the limit; {len(crashes)} stop: {set(crashes)}"
+        )
+    wrong = [difference(right, sample[int(each.file)]) for each in ran if not each.passed]
     assert not wrong, "\n\n".join(wrong)
+    assert not [message for message in crashes if "must be Tensor, not tuple" in message]
+    assert len(ran) >= 10
+
+
+def difference(right: bytes, source: bytes) -> str:
+    lines = (each.decode().splitlines() for each in (right, source))
+    return "\n".join(difflib.unified_diff(*lines, lineterm="", n=1))

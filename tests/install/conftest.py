@@ -43,7 +43,9 @@ def _warm(released_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> Non
 
 
 @pytest.fixture
-def plan_once(monkeypatch: pytest.MonkeyPatch, released_file: bytes) -> None:
+def plan_once(
+    monkeypatch: pytest.MonkeyPatch, released_file: bytes
+) -> Callable[[Patch, bytes], Plan]:
     """The plan depends on the bytes alone; thousands of runs need no more than one."""
     plans: dict[bytes, Plan] = {}
 
@@ -57,6 +59,7 @@ def plan_once(monkeypatch: pytest.MonkeyPatch, released_file: bytes) -> None:
 
     remembered(PATCH, remembered(PATCH, released_file).after)
     monkeypatch.setattr(examine, "make_plan", remembered)
+    return remembered
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from patcher import examine
+from patcher.patch import Patch
+from patcher.rewriting import Plan
 from patches.glm4_residual import PATCH
 from tests.install.test_races import compiled, load
 from tests.support import syscalls
@@ -74,7 +75,7 @@ def test_old_bytecode_of_every_python_is_never_run(
 
 
 @pytest.fixture
-def same_size(tree: Site) -> Site:
+def same_size(tree: Site, plan_once: Callable[[Patch, bytes], Plan]) -> Site:
     """Half repaired by hand, and so spaced that the other half leaves the size as it is."""
     half = repaired(tree.model.read_bytes(), ("unpack-fused-norm", "drop-double-residual"))
     grows = len(repaired(half)) - len(half)
@@ -82,7 +83,7 @@ def same_size(tree: Site) -> Site:
     half = replace(half, "self.rotary_dim = int(", "self.rotary_dim = int(" + grows * " ")
     assert len(repaired(half)) == len(half)
     tree.model.write_bytes(half)
-    examine.make_plan(PATCH, half)
+    plan_once(PATCH, half)
     return tree
 
 

@@ -33,7 +33,7 @@ ROUNDS = 12
 @pytest.fixture(params=["folders can be locked", "files only, as on NFS"])
 def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if "NFS" in request.param:
-        monkeypatch.setattr(install.fcntl, "flock", _flock_of_nfs)
+        monkeypatch.setattr(fcntl, "flock", _flock_of_nfs)
     return str(request.param)
 
 

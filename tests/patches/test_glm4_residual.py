@@ -154,6 +154,7 @@ FIXED_LAYERS = {
     + "assert not isinstance(hidden_states, tuple)\n"
     + RETURN,
     "statements on one line": NORM + FUSED + "; ".join(MLP.splitlines()) + "\n" + RETURN,
+    "a name of its own at the first norm": RIGHT.replace("else:\n", "else:\n    later = True\n"),
     "a number of tokens": "tokens = hidden_states.shape[0]\n" + RIGHT,
     "branches the other way round": """\
 if residual is not None:
@@ -591,6 +592,12 @@ UNKNOWN_LAYERS = {
     "written with a name from the first norm": NORM.replace(
         "    residual = hidden_states\n", "    residual = hidden_states\n    kept = residual\n"
     ) + "kept.zero_()\n" + FUSED + MLP + RETURN,
+    "positions bound before the first norm": "positions = positions * 2\n" + RIGHT,
+    "positions bound at the first norm": RIGHT.replace("else:\n", "else:\n    positions = residual\n"),
+    "positions written in place": BEHIND.format("positions += 1\n").replace(RETURN, "positions[0] = 0\n" + RETURN),
+    "positions written through another name": BEHIND.format("p = positions[1:]\np.zero_()\n"),
+    "a return before the first norm": "return positions, positions\n" + RIGHT,
+    "a return at the first norm": RIGHT.replace("else:\n", "    return hidden_states, residual\nelse:\n"),
     "bound by a walrus": BEHIND.format("print(hidden_states := residual)\n"),
     "bound by a walrus in a call": NORM + FUSED
     + "out = self.mlp(hidden_states)\n_ = max(1, (out := residual))\n"

@@ -317,8 +317,10 @@ def hostile_statement(source: str, dice: random.Random) -> str:
         if first <= s.lineno <= last and isinstance(s, (ast.Assign, ast.Return, ast.Expr))
     ]
     line, column = dice.choice(body)
-    names = dict(zip("abc", (dice.choice(NAMES) for _ in "abc"), strict=True))
     form = dice.choice(HOSTILE if layer else ROPE_HOSTILE)
+    names = {name: dice.choice(NAMES[:3]) for name in "abc"}
+    if form.startswith("{a} = ") and dice.random() < 0.4:
+        names["a"] = dice.choice(NAMES)
     new = form.format(
         **names,
         m=dice.choice(CALLS),
