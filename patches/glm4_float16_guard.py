@@ -87,6 +87,7 @@ def find_function(module: cst.Module) -> cst.FunctionDef:
     if len(found) != 1 or not isinstance(found[0].body, cst.IndentedBlock):
         where = found[-1] if found else None
         raise Unrecognized(f"{len(found)} functions named {FUNCTION}", where)
+    reading.require_untouched(module, FUNCTION, found[0])
     return found[0]
 
 

@@ -21,7 +21,6 @@ VERIFY = "    # Verify the dtype.\n"
 GUARD = "".join(f"    {line}\n" for line in (REFUSE + CHOOSE).splitlines()) + "\n"
 LOWER = "        dtype = dtype.lower()\n"
 RETURN = "    return torch_dtype\n"
-OTHER = '        raise ValueError(f"Unknown dtype: {dtype}")\n\n    # Verify'
 
 CASES = Cases(
     PATCH,
@@ -89,6 +88,10 @@ CASES = Cases(
                 ),
             ),
             "2 functions named _get_and_verify_dtype",
+        ),
+        "another function takes its name": (
+            ((RETURN, RETURN + "\n\n_get_and_verify_dtype = print\n"),),
+            "_get_and_verify_dtype may be something else from here on",
         ),
         "upstream's check without glm4": (
             (
