@@ -571,19 +571,24 @@ def _path(node: cst.CSTNode) -> str:
     return node.value if isinstance(node, cst.Name) else "?"
 
 
-def find_class(module: cst.Module, name: str) -> cst.ClassDef:
-    """The one class of this name: a plain ``nn.Module`` at the top of the module, left as it is."""
+def find_class(module: cst.Module, name: str, base: str | None = None) -> cst.ClassDef:
+    """The one class of this name, at the top of the module and left as it is.
+
+    It must be a plain ``nn.Module``; or, with ``base``, be derived from that class and, beside it,
+    from nothing but vLLM's marks of what a model supports, such as ``SupportsPP``.
+    """
     found = [n for n in statements(module) if isinstance(n, cst.ClassDef) and n.name.value == name]
     if len(found) != 1:
         count = "no class" if not found else f"{len(found)} classes"
         raise Unrecognized(f"{count} named {name}", found[-1] if found else None)
     (owner,) = found
     require_untouched(module, name, owner)
-    bases = [text(arg.value) for arg in owner.bases if arg.keyword is None and not arg.star]
-    if owner not in module.body or owner.decorators or owner.keywords or bases[1:]:
+    bases = [text(arg.value) for arg in owner.bases if arg.keyword is None and not arg.star] or [""]
+    marked = base is not None and all(each.startswith("Supports") for each in bases[1:])
+    if owner not in module.body or owner.decorators or owner.keywords or (bases[1:] and not marked):
         raise Unrecognized(f"{name} is no plain class", owner)
-    if bases and bases[0] not in _BASES:
-        raise Unrecognized(f"{name} is derived from {bases[0]}, not from nn.Module", owner)
+    if bases[0] not in (("", *_BASES) if base is None else (base,)):
+        raise Unrecognized(f"{name} is not built on {base or 'nn.Module'}", owner)
     if name in names(module).bases:
         raise Unrecognized(f"another class is derived from {name}", names(module).bases[name])
     return owner

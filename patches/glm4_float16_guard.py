@@ -156,7 +156,7 @@ def is_lowered(node: cst.CSTNode) -> bool:
 
 def has_glm4(module: cst.Module) -> None:
     """Before GLM-4-0414 was supported there was nothing to guard."""
-    reading.find_class(module, "Glm4ForCausalLM")
+    reading.find_class(module, "Glm4ForCausalLM", base="nn.Module")
 
 
 def case(checkpoint: str, dtype: str, *answers: str) -> Case:

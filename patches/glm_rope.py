@@ -34,9 +34,7 @@ def keep_rope_width(module: cst.Module) -> list[Place]:
     A file that sets the factor on the configuration first, as upstream's does, is right too.
     """
     reading.require_import(module, "LlamaForCausalLM", f"{MODELS}.llama")
-    model = reading.find_class(module, "GlmForCausalLM")
-    if not model.bases or reading.dotted(model.bases[0].value) != "LlamaForCausalLM":
-        raise Unrecognized("GlmForCausalLM is not built on LlamaForCausalLM", model)
+    model = reading.find_class(module, "GlmForCausalLM", base="LlamaForCausalLM")
     method = reading.find_method(model, "__init__")
     ropes: list[str] = []
     styles: list[cst.CSTNode] = []

@@ -160,7 +160,7 @@ CASES = Cases(
                     "from my.llama import LlamaForCausalLM",
                 ),
             ),
-            "LlamaForCausalLM is not the one of vllm.model_executor.models.llama",
+            "LlamaForCausalLM is not imported from vllm.model_executor.models.llama",
         ),
         "two classes": (
             (
