@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patcher.errors import Exit, Failure
+from patcher.versions import covers
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -156,16 +157,7 @@ class Patch:
 
     def covers(self, version: str) -> bool:
         """Whether ``versions`` holds for a version; its local and post parts do not matter."""
-        if self.versions == f"=={version}":
-            return True  # the usual case, without what it costs to import packaging
-        from packaging.specifiers import SpecifierSet
-        from packaging.version import InvalidVersion, Version
-
-        try:
-            release = Version(Version(version).public.split(".post")[0])
-        except InvalidVersion:
-            return False
-        return SpecifierSet(self.versions).contains(release, prereleases=True)
+        return covers(self.versions, version)
 
 
 def load_patches(warn: Callable[[str, str], None] | None = None) -> tuple[Patch, ...]:

@@ -6,6 +6,7 @@ import re
 from pathlib import PurePosixPath
 
 from patcher.patch import Patch, PatchState
+from patcher.versions import some_version
 
 TEXTS = ("title", "why", "how", "upstream", "removal")
 
@@ -39,25 +40,8 @@ def fault(declared: object, name: str) -> str:
             return f"knows {digest!r}, which is no sha256"
         if state not in (PatchState.NEEDED, PatchState.FIXED):
             return f"knows {digest[:8]}... as {state}; a whole file is needed or fixed"
-    return _fault_of_versions(patch.versions)
-
-
-def _fault_of_versions(versions: str) -> str:
-    """A specifier must be one, and some version must satisfy it."""
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-    from packaging.version import Version
-
     try:
-        specifiers = SpecifierSet(versions)
-    except InvalidSpecifier:
-        return f"is for the versions {versions!r}, which is no PEP 440 specifier"
-    # If any version fits, one at, just above or just below one of the bounds does.
-    tried = ["0", "99999"]
-    for specifier in specifiers:
-        bound = Version(specifier.version.removesuffix(".*")).base_version
-        *before, last = bound.split(".")
-        below = ".".join([*before, str(max(0, int(last) - 1)), "99999"])
-        tried += [bound, f"{bound}.0.1", below]
-    if not any(specifiers.contains(version) for version in tried):
-        return f"is for the versions {versions!r}, which no version is"
-    return ""
+        some = some_version(patch.versions)
+    except ValueError:
+        return f"is for the versions {patch.versions!r}, which is no PEP 440 specifier"
+    return "" if some else f"is for the versions {patch.versions!r}, which no version is"
