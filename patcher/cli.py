@@ -120,14 +120,18 @@ def status(report: Report, python: str | None, path: str | None, check: bool) ->
         report.add(each)
     _warn_of_transformers(report, target, examinations)
     needed = [e for e in examinations if e.state.value == "needed" or e.defect]
-    if any(e.defect for e in needed):
+    drifted = any(e.state.value == "drifted" for e in examinations)
+    # Without names, apply does nothing at all where one has drifted.
+    what = " ".join(["apply", *(e.patch.id for e in needed if drifted)])
+    untested = [e.patch.id for e in needed if e.defect]
+    if untested:
         report.hint(
-            "the patch was not tested on this version; to go by the structure of the file and "
-            f"the proof: {report.next('apply --any-version --verify')}"
+            f"{' and '.join(untested)}: not tested on this version; to go by the structure of the "
+            f"file and the proof: {report.next(f'{what} --any-version --verify')}"
         )
     elif needed:
-        report.hint(report.next("apply --verify"))
-    if any(e.state.value == "drifted" for e in examinations) and not check:
+        report.hint(report.next(f"{what} --verify"))
+    if drifted and not check:
         report.hint(_how_to_restore(target))
     if check:
         _refuse_drift(target, examinations)
@@ -141,9 +145,12 @@ def list_(report: Report) -> Exit:
     from patcher.patch import load_patches
     from patcher.report import describe
 
-    for patch in load_patches(report.warn):
+    patches = load_patches(report.warn)
+    for patch in patches:
         report.patches.append(describe(patch))
-        report.data(f"{patch.id}  vLLM {patch.versions}  {patch.title}")
+        name = patch.id.ljust(max(len(each.id) for each in patches))
+        versions = patch.versions.ljust(max(len(each.versions) for each in patches))
+        report.data(f"{name}  vLLM {versions}  {patch.title}")
     return Exit.OK
 
 
@@ -229,7 +236,10 @@ def apply(
         change = each.state is PatchState.NEEDED
         if change and not dry_run:
             assert each.plan is not None
-            install.install(target, each.patch, each.path, each.plan, verification)
+            try:
+                install.install(target, each.patch, each.path, each.plan, verification)
+            except Failure as failure:
+                raise _after(failure, report) from failure
         elif each.state is PatchState.APPLIED:
             install.tidy(each.path)
         report.add(each, changed=change and not dry_run)
@@ -258,28 +268,30 @@ def revert(
     from patcher import install
 
     target, patches = _open(report, python, path, names)
-    for each in _examine(report, target, patches, warn=False):
+    failures: list[Failure] = []
+    reverted = False
+    # The last one first: each finds what it wrote into RECORD as it left it.
+    for each in reversed(_examine(report, target, patches, warn=False)):
         changed = False
-        if each.receipt is None:
-            report.data(f"{each.patch.id}: nothing to take back ({each.state.value})")
-        elif each.plan is None:
-            raise Failure(
-                Exit.DRIFT,
-                f"{each.path}: {each.problem}; glmpatch patched another file there",
-                _how_to_restore(target),
-            )
+        try:
+            if each.receipt is not None:
+                if each.plan is None:
+                    raise Failure(
+                        Exit.DRIFT,
+                        f"{each.path}: {each.problem}; glmpatch patched another file there",
+                        _how_to_restore(target),
+                    )
+                _require_writable(target, allow_editable, [each])
+                changed = install.revert(target, each.patch, each.path, each.receipt, force)
+        except Failure as failure:
+            failures.append(failure)  # the other files can be taken back all the same
         else:
-            _require_writable(target, allow_editable, [each])
-            changed = install.revert(target, each.patch, each.path, each.receipt, force)
-            report.data(
-                f"{each.patch.id}: reverted, {each.path} is the original again"
-                if changed
-                else f"{each.patch.id}: nothing to take back, but for a receipt of another file, "
-                "which is gone now"
-            )
-            if changed:
-                report.message("restart every running vLLM server, on every node")
+            report.data(_taken_back(each, changed))
+        reverted = reverted or changed
         report.add(each, changed=changed)
+    if reverted:
+        report.message("restart every running vLLM server, on every node")
+    _raise_all(failures)
     return Exit.OK
 
 
@@ -356,19 +368,51 @@ def _how_to_restore(target: Target) -> str:
         return f"restore the file from version control, such as git -C {target.root} checkout FILE"
     return (
         "reinstall the released file (pip install --force-reinstall --no-deps "
-        f"vllm=={target.version or '0.8.4'}), or upgrade to vLLM 0.8.5 or newer, where it is fixed"
+        f"vllm=={target.version or '0.8.4'}), or upgrade vLLM: glmpatch explain PATCH tells from "
+        "which release on a patch is not needed"
     )
 
 
 def _refuse_drift(target: Target, examinations: Sequence[Examination]) -> None:
     lost = [each for each in examinations if each.state.value == "drifted"]
     if lost:
-        places = "; ".join(f"{each.patch.id}: {each.place}: {each.problem}" for each in lost)
+        places = "\n".join(f"{each.patch.id}: {each.place}: {each.problem}" for each in lost)
+        others = [each.patch.id for each in examinations if each.state.value == "needed"]
+        apart = f"; {' and '.join(others)} can be applied by name" if others else ""
         raise Failure(
             Exit.DRIFT,
             f"{places}\nThis is no form of the code that glmpatch knows; nothing was written",
-            _how_to_restore(target),
+            _how_to_restore(target) + apart,
         )
+
+
+def _raise_all(failures: Sequence[Failure]) -> None:
+    """One Failure with the highest exit code of all of them, and everything that they say."""
+    if failures:
+        raise Failure(
+            max(failure.code for failure in failures),
+            "\n".join(dict.fromkeys(failure.message for failure in failures)),
+            "\n".join(dict.fromkeys(failure.hint for failure in failures if failure.hint)),
+        )
+
+
+def _after(failure: Failure, report: Report) -> Failure:
+    """A failure of one file says which others have been changed before it."""
+    done = [each["id"] for each in report.patches if each["changed"]]
+    if not done:
+        return failure
+    message = f"{failure.message}\n{' and '.join(done)}: applied before that, and stays so"
+    return Failure(failure.code, message, failure.hint)
+
+
+def _taken_back(examination: Examination, changed: bool) -> str:
+    """One line on what revert did about a patch."""
+    name = examination.patch.id
+    if changed:
+        return f"{name}: reverted, {examination.path} is the original again"
+    if examination.receipt is None:
+        return f"{name}: nothing to take back ({examination.state.value})"
+    return f"{name}: nothing to take back, but for a receipt of another file, which is gone now"
 
 
 def _require_writable(
@@ -413,7 +457,8 @@ def _prove(
         planned = any(each.source is not None for each in candidates)
         raise Failure(
             Exit.PROOF_FAILED,
-            "verification failed" + ("; nothing was written" if planned else ""),
+            f"verification failed: {', '.join(verification.failed)}"
+            + ("; nothing was written" if planned else ""),
             "this vLLM computes something else than the patch mends; compare it with a fresh "
             "install of the same version"
             if planned
@@ -448,51 +493,62 @@ def _uncovered(
     report: Report, target: Target, examinations: Sequence[Examination], names: Sequence[str]
 ) -> Exit:
     """Exit 4 where a version is not covered, although its file needs it or the user named it."""
+    failures = []
     for each in examinations:
         if each.defect:
-            raise Failure(
-                Exit.VERSION,
-                f"{each.patch.id} was tested on vLLM {each.patch.versions} only, and this is "
-                f"{_version(target)}; but {each.path} has exactly the known defect",
-                "to go by its structure and the proof: "
-                + report.next(" ".join(["apply", *names, "--any-version --verify"])),
+            failures.append(
+                Failure(
+                    Exit.VERSION,
+                    f"{each.patch.id} was tested on vLLM {each.patch.versions} only, and this is "
+                    f"{_version(target)}; but {each.path} has exactly the known defect",
+                    "to go by its structure and the proof: "
+                    + report.next(" ".join(["apply", *names, "--any-version --verify"])),
+                )
             )
-        if names and each.state.value == "not-applicable":
-            raise Failure(
-                Exit.VERSION,
-                f"{each.patch.id} is for vLLM {each.patch.versions}, and this is "
-                f"{_version(target)}: {each.path}",
-                f"glmpatch explain {each.patch.id} tells what it is for",
+        elif names and each.state.value == "not-applicable":
+            failures.append(
+                Failure(
+                    Exit.VERSION,
+                    f"{each.patch.id} is for vLLM {each.patch.versions}, and this is "
+                    f"{_version(target)}: {each.path}",
+                    f"glmpatch explain {each.patch.id} tells what it is for",
+                )
             )
+    _raise_all(failures)
     return Exit.OK
-
-
-def _is_older(version: str | None, oldest: str) -> bool:
-    if version is None or version == oldest:
-        return False
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return Version(version) < Version(oldest)
-    except InvalidVersion:
-        return False
 
 
 def _warn_of_transformers(
     report: Report, target: Target, examinations: Sequence[Examination]
 ) -> None:
     """The oldest Transformers that vLLM 0.8.4 accepts have no GLM-4-0414 at all."""
-    by_class = {each.patch.proof.config_class: each for each in reversed(examinations)}
-    for each in by_class.values():
-        oldest = each.patch.proof.transformers
-        if each.state.value != "not-applicable" and _is_older(target.transformers, oldest):
-            report.warn(
-                f"transformers {target.transformers} has no {each.patch.proof.config_class}: "
-                "this vLLM cannot load GLM-4-0414, patched or not",
-                f"{_quote(str(target.python))} -m pip install transformers=={oldest}"
-                if target.python
-                else f"install transformers=={oldest} in the environment of this vLLM",
-            )
+    from patcher.versions import covers
+
+    found = target.transformers
+    lacking = [
+        each.patch
+        for each in examinations
+        if found is not None
+        and each.state.value != "not-applicable"
+        and covers(f"<{each.patch.proof.transformers}", found)
+    ]
+    if not lacking:
+        return
+    classes = " and ".join(dict.fromkeys(patch.proof.config_class for patch in lacking))
+    names = " and ".join(patch.id for patch in lacking)
+    # Whoever has the one that the newest of the models needs has those of the others.
+    oldest = max((patch.proof.transformers for patch in lacking), key=_release)
+    report.warn(
+        f"transformers {found} has no {classes}: this vLLM cannot load the models of {names}, "
+        "patched or not",
+        f"{_quote(str(target.python))} -m pip install transformers=={oldest}"
+        if target.python
+        else f"install transformers=={oldest} in the environment of this vLLM",
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 # -- the frame ----------------------------------------------------------------------------------

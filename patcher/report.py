@@ -205,13 +205,8 @@ class Report:
 
     def show_verification(self, verification: Verification) -> None:
         self.verification = verification.to_dict()
-        name, precision = verification.device, verification.precision
-        if verification.results:
-            self.data(
-                f"proof: vLLM's model file on the {name} in {precision}, against Transformers "
-                "on the same random weights;\n       not the engine: its attention kernels, "
-                "paged cache and compilation were not run"
-            )
+        for line in _heading(verification):
+            self.data(line)
         self.detail("  " + ", ".join(f"{k} {v}" for k, v in verification.versions.items()))
         for result in verification.results:
             self._show_result(result)
@@ -276,6 +271,22 @@ def _wrap(paragraph: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(paragraph, 68, break_long_words=False, break_on_hyphens=False)
+
+
+def _heading(verification: Verification) -> list[str]:
+    """Which proofs these were, and which they were not."""
+    lines = []
+    if verification.results:
+        lines = [
+            f"vLLM's model file on the {verification.device} in {verification.precision}, against "
+            "Transformers on the same random weights;",
+            "not the engine: its attention kernels, paged cache and compilation were not run",
+        ]
+    asked = ", ".join(dict.fromkeys(each.patch for each in verification.behaviours))
+    if asked:
+        lines[-1:] = [f"{line};" for line in lines[-1:]]
+        lines.append(f"{asked}: by the answers of vLLM's configuration; no model was run")
+    return [("proof: " if line is lines[0] else "       ") + line for line in lines]
 
 
 def _because(examination: Examination) -> str:

@@ -12,7 +12,7 @@ import pytest
 from patcher.errors import Exit, Failure
 from patcher.report import Report, unified_diff
 from patcher.rewriting import Plan
-from patcher.verify.driver import Result, Verification
+from patcher.verify.driver import Answer, Behaved, Result, Verification
 from patches.glm4_residual import PATCH
 
 
@@ -129,3 +129,29 @@ def test_a_verification_says_what_was_proved_and_what_not(
     assert "deep" not in out
     assert report.verification is not None
     assert report.verification["outcome"] == "failed"
+
+
+def test_the_heading_tells_a_proof_by_numbers_from_one_by_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    passed = Result("glm4-residual", "planned", True, 2e-5, 2e-5, 2e-4, 87, 87, None)
+    wrong = Answer("dtype half", "float16", False)
+    failed = Behaved("glm4-float16-guard", "installed", False, (wrong,), None)
+    by_answers = "glm4-float16-guard: by the answers of vLLM's configuration; no model was run"
+    for results, behaviours, heading in (
+        ((passed,), (), ["proof: vLLM's model file on", "       not the engine: "]),
+        ((), (failed,), [f"proof: {by_answers}\n"]),
+        (
+            (passed,),
+            (failed,),
+            ["proof: vLLM's", "       not the engine: ", f"       {by_answers}"],
+        ),
+    ):
+        verification = Verification("module", "CPU", "float32", {}, 1.0, results, behaviours)
+        Report("verify").show_verification(verification)
+        lines = capsys.readouterr().out.splitlines(keepends=True)
+        for line, start in zip(lines, heading, strict=False):
+            assert line.startswith(start)
+        assert all(" proof" not in line for line in lines[len(heading) :])
+        assert verification.failed == tuple(each.patch for each in behaviours)
+        assert ("  dtype half: float16  (wrong)\n" in lines) == bool(behaviours)

@@ -97,10 +97,14 @@ class Verification:
     behaviours: tuple[Behaved, ...] = ()
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """Ids of the patches whose proof failed."""
+        every: tuple[Result | Behaved, ...] = (*self.results, *self.behaviours)
+        return tuple(dict.fromkeys(each.patch for each in every if not each.passed))
+
+    @property
     def passed(self) -> bool:
-        passed = [each.passed for each in self.results]
-        passed += [each.passed for each in self.behaviours]
-        return bool(passed) and all(passed)
+        return bool(self.results or self.behaviours) and not self.failed
 
     def to_dict(self) -> dict[str, Any]:
         return {"outcome": "passed" if self.passed else "failed", **asdict(self)}

@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
+from patcher.patch import Patch, load_patches
+from patcher.rewriting import make_plan
+from tests.support import cache
 from tests.support.environment import MODEL_FILE, Environment
 
 PYTHON = f"python3.{sys.version_info.minor}"
 
 
-def environment(root: Path, model: bytes | None, version: str = "0.8.4") -> Environment:
-    """A virtual environment of the running Python whose vLLM is one model file (or none)."""
+Files = Mapping[str, bytes | None]
+"""Contents by path below site-packages; None for a file that is not there."""
+
+
+@functools.cache
+def released() -> Files:
+    """Every file that a patch mends or counts on, as in vLLM 0.8.4."""
+    (site,) = (cache.released() / "lib").glob("python3*/site-packages")
+    paths = {path for patch in load_patches() for path in files_of(patch)}
+    return {path: (site / path).read_bytes() for path in sorted(paths)}
+
+
+@functools.cache
+def repaired() -> Files:
+    """The same files with every patch applied."""
+    plans = [(patch.file, make_plan(patch, source(patch.file))) for patch in load_patches()]
+    return {**released(), **{file: plan.after for file, plan in plans}}
+
+
+def files_of(patch: Patch) -> tuple[str, ...]:
+    return (patch.file, *(neighbour.file for neighbour in patch.neighbours))
+
+
+def source(file: str) -> bytes:
+    """One file of vLLM 0.8.4."""
+    data = released()[file]
+    assert data is not None
+    return data
+
+
+def environment(
+    root: Path, model: bytes | None, version: str = "0.8.4", others: Files = MappingProxyType({})
+) -> Environment:
+    """A virtual environment of the running Python whose vLLM is one model file and ``others``."""
     interpreter = Path(os.path.realpath(sys.executable))
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").symlink_to(interpreter)
     (root / "pyvenv.cfg").write_text(f"home = {interpreter.parent}\n")
-    vllm(root / "lib" / PYTHON / "site-packages", model, version)
+    vllm(root / "lib" / PYTHON / "site-packages", model, version, others=others)
     return Environment(root)
 
 
-def vllm(site: Path, model: bytes | None, version: str = "0.8.4", name: str = "vllm") -> Path:
+def vllm(
+    site: Path,
+    model: bytes | None,
+    version: str = "0.8.4",
+    name: str = "vllm",
+    others: Files = MappingProxyType({}),
+) -> Path:
     """A vLLM in the folder ``site``, as a wheel leaves it; returns its dist-info."""
-    files = {"vllm/__init__.py": b"", MODEL_FILE: model}
     info = f"{name}-{version}.dist-info"
-    files[f"{info}/METADATA"] = (
-        f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n\nVersion: 9\n"
-    ).encode()
+    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+    files = {
+        **others,
+        "vllm/__init__.py": b"",
+        MODEL_FILE: model,
+        f"{info}/METADATA": f"{metadata}\nVersion: 9\n".encode(),
+    }
     record = ""
     for path, data in files.items():
         if data is None:
