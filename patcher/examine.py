@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from patcher import receipts
@@ -14,7 +14,7 @@ from patcher.errors import Exit, Failure
 from patcher.folder import read_file
 from patcher.patch import Patch, PatchState, RewriteState, Unrecognized
 from patcher.receipts import Receipt
-from patcher.rewriting import Plan, Unreadable, make_plan, parse, sha256
+from patcher.rewriting import Finding, Plan, Unreadable, make_plan, parse, sha256
 from patcher.target import Target
 
 
@@ -69,13 +69,15 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     absent = [each for each in beside if not os.path.lexists(target.root / each)]
     if absent:
         problem = problem or f"it counts on {absent[0]}, which is missing"
-    data = b"" if problem else _read(path)
     if problem:
         missing = absent or not os.path.lexists(path)
         state = PatchState.NOT_APPLICABLE
         if covered and not (missing and any_version):
             state = PatchState.DRIFTED
-        return Examination(patch, path, state, None, receipt, covered, problem)
+        # Without a file that it counts on there is no repair, but one can still be taken back.
+        plan = None if _refusal(target, path) else _no_plan(patch, _read(path), problem)
+        return Examination(patch, path, state, plan, receipt, covered, problem)
+    data = _read(path)
     plan = make_plan(patch, data)
     if plan.state is PatchState.NEEDED:
         plan = _beside_neighbours(target, patch, plan)
@@ -92,6 +94,11 @@ def examine(target: Target, patch: Patch, any_version: bool = False) -> Examinat
     return Examination(patch, path, state, plan, receipt, covered, problem, line)
 
 
+def _no_plan(patch: Patch, data: bytes, problem: str) -> Plan:
+    lost = tuple(Finding(r.id, RewriteState.UNRECOGNIZED) for r in patch.rewrites)
+    return Plan(data, data, lost, problem)
+
+
 def _beside_neighbours(target: Target, patch: Patch, plan: Plan) -> Plan:
     """The plan, or one that changes nothing where a neighbour is not what the patch counts on."""
     for neighbour in patch.neighbours:
@@ -103,9 +110,8 @@ def _beside_neighbours(target: Target, patch: Patch, plan: Plan) -> Plan:
             except (Unreadable, Unrecognized) as error:
                 problem = error.reason
         if problem:
-            lost = tuple(replace(f, state=RewriteState.UNRECOGNIZED) for f in plan.findings)
             problem = f"the file cannot be mended beside {neighbour.file}: {problem}"
-            return Plan(plan.before, plan.before, lost, problem)
+            return _no_plan(patch, plan.before, problem)
     return plan
 
 
