@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,15 @@ def env(released: Path, tmp_path: Path) -> Environment:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many cases stand behind a promise, as the tests themselves counted them."""
+    passed = terminalreporter.getreports("passed")
     lines = [
         f"{cases:>6}  {what}"
-        for report in terminalreporter.getreports("passed")
+        for report in passed
         for name, (what, cases) in getattr(report, "user_properties", ())
         if name == "cases"
     ]
+    files = Counter(r.fspath for r in passed if r.when == "call" and "install" in r.fspath)
+    lines += [f"{tests:>6}  tests in {file}" for file, tests in sorted(files.items())]
     if lines:
         terminalreporter.section("cases tried")
         for line in lines:

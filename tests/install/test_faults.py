@@ -110,6 +110,7 @@ def test_an_edit_by_somebody_else_is_kept_up_to_the_last_look(
     staged = str(tree.model.with_name(".glm4.py.glmpatch"))
     swap = next(point for point, call in calls if call == Call("renameat", staged))
     look = max(p for p, call in calls if p < swap and call == Call("openat", str(tree.model)))
+    assert swap - look < 20, "there is a last look right before the swap"
     calls = [(p, call) for p, call in calls if call.name in MEANWHILE and not look < p <= swap]
     for point, call in calls:
         tree.become(before)
