@@ -149,11 +149,11 @@ def _refusal(target: Target, path: Path) -> str:
     the package and it may not: what they lead to belongs to somebody else.
     """
     folder = target.root
-    for part in path.parent.relative_to(target.root).parts:
-        folder = folder / part
-        if folder.is_symlink():
-            return f"{folder} is a symbolic link to another folder"
     try:
+        for part in path.parent.relative_to(target.root).parts:
+            folder = folder / part
+            if folder.is_symlink():
+                return f"{folder} is a symbolic link to another folder"
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return "a link that leads nowhere" if path.is_symlink() else "the file is missing"

@@ -148,11 +148,13 @@ def test_a_linked_file_is_read_and_a_linked_folder_is_not(
         (tmp_path / folder.name).rename(folder)
 
 
-def test_a_linked_package_is_looked_into(tmp_path: Path, released_file: bytes) -> None:
+def test_a_linked_package_belongs_to_somebody_else(tmp_path: Path, released_file: bytes) -> None:
     env = make(tmp_path, released_file)
     (env.site / "vllm").rename(tmp_path / "vllm")
     (env.site / "vllm").symlink_to(tmp_path / "vllm")
-    assert look(env).state is PatchState.NEEDED
+    found = look(env)
+    assert found.state is PatchState.DRIFTED
+    assert found.problem == f"{env.site / 'vllm'} is a symbolic link to another folder"
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path, released_file: bytes) -> None:

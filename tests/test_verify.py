@@ -173,7 +173,7 @@ def test_a_wrong_neighbour_fails_and_nothing_is_written(env: Environment) -> Non
 def test_a_neighbour_that_cannot_be_imported_fails(env: Environment) -> None:
     (env.site / "vllm/model_executor/models/llama.py").write_text("raise ImportError('broken')\n")
     before = env.tree()
-    done = glmpatch("apply", "--verify", "--python", str(env.root))
+    done = glmpatch("apply", "glm4-residual", "--verify", "--python", str(env.root))
     assert done.returncode in (Exit.PROOF_FAILED, Exit.PROOF_NOT_RUN)
     assert "broken" in done.stderr + done.stdout
     assert env.tree() == before

@@ -18,6 +18,7 @@ from types import CodeType
 import pytest
 
 from patcher import install
+from patches.glm4_residual import PATCH
 from tests.support import syscalls
 from tests.support.command import command, glmpatch, state
 from tests.support.site import Site
@@ -83,10 +84,10 @@ def test_it_is_the_same_for_commands_that_are_started_one_by_one(tree: Site) -> 
     """As a user does, each in an interpreter of its own."""
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "patcher", name, "--path", str(tree.root)],
+            [sys.executable, "-m", "patcher", *command, "--path", str(tree.root)],
             stdout=subprocess.DEVNULL,
         )
-        for name in ("apply", "revert", "apply", "status")
+        for command in (["apply", PATCH.id], ["revert", PATCH.id], ["apply", PATCH.id], ["status"])
     ]
     assert [each.wait() for each in started] == [0] * len(started)
     assert state(tree) in ("needed", "applied")
