@@ -15,7 +15,7 @@ import click
 import pytest
 
 from patcher.verify import process, table
-from patcher.verify.driver import Result, Verification
+from patcher.verify.driver import Result, Throughput, Verification
 from patcher.verify.probe import engine, run
 from patcher.verify.probe.outcome import CannotRun, describe
 from tests.support.environment import Environment
@@ -272,3 +272,29 @@ def test_the_engine_is_asked_where_there_is_a_gpu_for_it(
     else:
         with pytest.raises(CannotRun, match=chosen):
             run.choose(asked, via)
+
+
+def test_witnesses_and_speeds_are_told_apart_by_their_patch() -> None:
+    other = replace(RESULT, patch="another-patch", file="transformers backend")
+    error = {"type": "ValueError", "message": "no\nmore", "place": None, "traceback": ""}
+    proof = replace(
+        PROOF,
+        witnesses=(replace(RESULT, file="transformers backend"), other),
+        throughput=(
+            Throughput("some-patch", "native", "eager", "V0", 2817.4, 739.2, None),
+            Throughput("another-patch", "native", "eager", "V0", None, None, error),
+        ),
+        load="16 prompts",
+    )
+    witnesses = [click.unstyle(line) for line in table.witnesses(proof)]
+    assert [line for line in witnesses if not line.startswith(" ")] == [
+        "some-patch: the same with Transformers' own model",
+        "another-patch: the same with Transformers' own model",
+    ]
+    assert len(witnesses) == 2 * 3
+    assert list(table.throughput(proof)) == [
+        "tokens per second, 16 prompts:",
+        "  patch               model         mode      engine    prefill   decode",
+        "  some-patch          native        eager     V0          2,817      739",
+        "  another-patch       native        eager     V0        ValueError: no",
+    ]

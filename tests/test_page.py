@@ -57,7 +57,7 @@ def test_the_plots_are_drawn(tmp_path: Path) -> None:
 
 def test_the_page_holds_all_figures_and_nothing_from_elsewhere() -> None:
     crashed = replace(GOOD, file="released", crash=CRASH, distance=None, passed=False, series=())
-    timed = Throughput("native", "eager", "V0", 2817.4, 739.2, None)
+    timed = Throughput("some-patch", "native", "eager", "V0", 2817.4, 739.2, None)
     text = page(
         replace(
             PROOF,

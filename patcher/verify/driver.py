@@ -75,6 +75,7 @@ class Result:
 class Throughput:
     """Tokens per second of one implementation; None where it could not be timed."""
 
+    patch: str
     implementation: str
     mode: str
     engine: str
@@ -251,6 +252,7 @@ def verify(
         witnesses=tuple(results[False]),
         throughput=tuple(
             Throughput(
+                patch=each["proof"],
                 implementation="native" if each["impl"] == "vllm" else each["impl"],
                 mode=each["mode"],
                 engine=each["engine"],

@@ -43,12 +43,22 @@ def _body(verification: Verification, vllm: str) -> Iterator[str]:
     shown = (*verification.results, *verification.witnesses)
     yield "<table>\n<tr>" + "".join(
         f"<th>{name}</th>"
-        for name in ("file", "mode", "engine", "vLLM", "noise", "limit", "wrong file", "same token")
+        for name in (
+            "patch",
+            "file",
+            "mode",
+            "engine",
+            "vLLM",
+            "noise",
+            "limit",
+            "wrong file",
+            "same token",
+        )
     )
     yield "<th></th></tr>\n"
     for each in shown:
         verdict = "passed" if each.passed else "failed"
-        cells = (each.file, each.mode or "-", each.engine or "-", *table.figures(each))
+        cells = (each.patch, each.file, each.mode or "-", each.engine or "-", *table.figures(each))
         yield "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells)
         yield f'<td class="{verdict}">{verdict}</td></tr>\n'
     yield "</table>\n"
@@ -59,7 +69,7 @@ def _body(verification: Verification, vllm: str) -> Iterator[str]:
         "file known to be wrong, measured on a CPU when the limit was chosen.</p>\n"
     )
     for each in shown:
-        name = ", ".join(part for part in (each.file, each.mode, each.engine) if part)
+        name = ", ".join(part for part in (each.patch, each.file, each.mode, each.engine) if part)
         yield f"<h2>{_text(name)}</h2>\n"
         if each.crash is not None:
             yield f"<pre>{_text(each.crash['type'])}: {_text(each.crash['message'])}</pre>\n"

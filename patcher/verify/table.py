@@ -72,9 +72,9 @@ def _headline(patch: str, file: str, passed: bool) -> str:
 
 def witnesses(verification: Verification) -> Iterator[str]:
     """What the same engine says with Transformers' own model."""
-    if verification.witnesses:
-        yield f"vLLM with Transformers' own model ({verification.witnesses[0].file}):"
-        yield from _table(verification.witnesses)
+    for patch in dict.fromkeys(each.patch for each in verification.witnesses):
+        yield f"{patch}: the same with Transformers' own model"
+        yield from _table([each for each in verification.witnesses if each.patch == patch])
 
 
 def throughput(verification: Verification) -> Iterator[str]:
@@ -82,14 +82,14 @@ def throughput(verification: Verification) -> Iterator[str]:
     timed = verification.throughput
     if timed:
         yield f"tokens per second, {verification.load}:"
-        yield f"  {'model':<14}{'mode':<10}{'engine':<8}{'prefill':>9}{'decode':>9}"
+        yield f"  {'patch':<20}{'model':<14}{'mode':<10}{'engine':<8}{'prefill':>9}{'decode':>9}"
     for each in timed:
         rates = (
             f"  {each.error['type']}: {each.error['message'].splitlines()[0]}"
             if each.error
             else f"{each.prefill:9,.0f}{each.decode:9,.0f}"
         )
-        yield f"  {each.implementation:<14}{each.mode:<10}{each.engine:<8}{rates}"
+        yield f"  {each.patch:<20}{each.implementation:<14}{each.mode:<10}{each.engine:<8}{rates}"
 
 
 def _figures(result: Result) -> Iterator[str]:
