@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from patcher.errors import Failure
 from patcher.verify import process, table
 from patcher.verify.driver import Result, Throughput, Verification
 from patcher.verify.probe import engine, run
@@ -298,3 +299,21 @@ def test_witnesses_and_speeds_are_told_apart_by_their_patch() -> None:
         "  some-patch          native        eager     V0          2,817      739",
         "  another-patch       native        eager     V0        ValueError: no",
     ]
+
+
+def test_only_a_step_that_hangs_ends_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps together may take longer than the limit, none of them alone."""
+    monkeypatch.setattr(process, "SECONDS", 5.0)
+    steps = tmp_path / "steps"
+    write = f"open({str(steps)!r}, 'a').write('0.0 a step\\n')"
+    moving = f"import time\nfor _ in range(3):\n    {write}\n    time.sleep(2)\n"
+    told: list[str] = []
+    process._wait(subprocess.Popen([sys.executable, "-c", moving]), steps, told.append)
+    assert told[-1].startswith("a step (")
+    hanging = subprocess.Popen([sys.executable, "-c", f"import time\n{write}\ntime.sleep(60)"])
+    with pytest.raises(Failure, match=r"no answer within 5.0 s \(last step: a step\)"):
+        process._wait(hanging, steps, None)
+    hanging.kill()
+    hanging.wait()
