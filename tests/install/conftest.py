@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from patcher import examine
+from patcher import examine, patch
 from patcher.cli import cli
 from patcher.patch import Patch
 from patcher.rewriting import Plan, make_plan
+from patches.glm4_residual import PATCH
 from tests.support import site
 from tests.support.site import Site
 
@@ -34,7 +35,15 @@ def open_tree(released_file: bytes) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _warm(released_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _one_patch() -> Iterator[None]:
+    """Every system call of one patch is tried; those of another would be the same again."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(patch, "load_patches", lambda warn=None: (PATCH,))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm(_one_patch: None, released_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Import here, once, what the command imports where it needs it."""
     scratch = site.make(tmp_path_factory.mktemp("warm") / "site", released_file)
     for command in ("status", "apply", "apply", "revert"):
@@ -54,8 +63,6 @@ def plan_once(
         if data not in plans:
             plans[data] = make_plan(patch, data)
         return plans[data]
-
-    from patches.glm4_residual import PATCH
 
     remembered(PATCH, remembered(PATCH, released_file).after)
     monkeypatch.setattr(examine, "make_plan", remembered)
