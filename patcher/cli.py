@@ -6,7 +6,7 @@ import functools
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -105,6 +105,18 @@ def _quote(word: str) -> str:
 editable = click.option(
     "--allow-editable", is_flag=True, help="Write to an editable install, a source checkout."
 )
+via = click.option(
+    "--via",
+    type=click.Choice(["auto", "module", "engine"]),
+    default="auto",
+    help="Ask vLLM's model file alone, or the whole engine; auto takes the engine on a GPU.",
+)
+mode = click.option(
+    "--mode",
+    type=click.Choice(["eager", "compiled", "all"]),
+    default="all",
+    help="The engine's modes; a server runs compiled unless told otherwise.",
+)
 some_patches = click.argument("names", metavar="[PATCH]...", nargs=-1)
 
 
@@ -196,6 +208,7 @@ def diff(
 @cli.command()
 @some_patches
 @click.option("--verify", "prove", is_flag=True, help="Prove the planned bytes by numbers first.")
+@via
 @click.option("--dry-run", is_flag=True, help="Stop before anything is written.")
 @click.option("--any-version", is_flag=True, help="Go by the structure of the file alone.")
 @editable
@@ -208,6 +221,7 @@ def apply(
     allow_editable: bool,
     dry_run: bool,
     prove: bool,
+    via: str,
     any_version: bool,
 ) -> Exit:
     """Repair the installed vLLM.
@@ -231,7 +245,7 @@ def apply(
     verification = None
     proven = [e for e in examinations if e.state is not PatchState.NOT_APPLICABLE]
     if prove and proven:
-        verification = _prove(report, target, [_planned(e) for e in proven], "auto")
+        verification = _prove(report, target, [_planned(e) for e in proven], via=via)
     for each in examinations:
         change = each.state is PatchState.NEEDED
         if change and not dry_run:
@@ -305,11 +319,54 @@ def revert(
     default="auto",
     help="Where to compute; auto takes a GPU where there is one.",
 )
-def verify(report: Report, python: str | None, path: str | None, device: str) -> Exit:
+@via
+@mode
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="What to compute in; bfloat16 for the engine on a GPU, else float32.",
+)
+@click.option(
+    "--against",
+    type=click.Choice(["transformers-backend"]),
+    help="Ask the engine for Transformers' own model too, and time both.",
+)
+@click.option(
+    "--model", metavar="DIR", help="The folder of a checkpoint, in place of random weights."
+)
+@click.option("--layers", type=click.IntRange(1), help="Load only so many of its first layers.")
+@click.option("--tp", type=click.IntRange(1), default=1, help="Tensor parallel size.")
+@click.option("--pp", type=click.IntRange(1), default=1, help="Pipeline parallel size.")
+@click.option(
+    "--report",
+    "page",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    metavar="FILE.html",
+    help="Write a web page with all figures and a plot of each mode.",
+)
+def verify(
+    report: Report,
+    python: str | None,
+    path: str | None,
+    device: str,
+    via: str,
+    mode: str,
+    precision: str | None,
+    against: str | None,
+    model: str | None,
+    layers: int | None,
+    tp: int,
+    pp: int,
+    page: TextIO | None,
+) -> Exit:
     """Prove by numbers that the installed vLLM computes GLM-4 right."""
+    from pathlib import Path
+
     from patcher.examine import is_present
     from patcher.verify.driver import Candidate
 
+    if layers and not model:
+        raise Failure(Exit.USAGE, "--layers says how much of --model is loaded", "add --model DIR")
     target, patches = _open(report, python, path)
     present = [patch for patch in patches if is_present(target, patch)]
     if not present:
@@ -318,7 +375,22 @@ def verify(report: Report, python: str | None, path: str | None, device: str) ->
             f"vLLM {target.version} has no GLM-4 model file to verify",
             "GLM-4-0414 needs vLLM 0.8.4 or newer",
         )
-    _prove(report, target, [Candidate(patch) for patch in present], device)
+    candidates = [Candidate(patch) for patch in present]
+    _prove(
+        report,
+        target,
+        candidates,
+        device=device,
+        precision=precision,
+        via=via,
+        mode=mode,
+        against=against is not None,
+        model=Path(model) if model else None,
+        layers=layers,
+        tp=tp,
+        pp=pp,
+        page=page,
+    )
     return Exit.OK
 
 
@@ -443,18 +515,27 @@ def _planned(examination: Examination) -> Candidate:
 
 
 def _prove(
-    report: Report, target: Target, candidates: Sequence[Candidate], device: str
+    report: Report,
+    target: Target,
+    candidates: Sequence[Candidate],
+    page: TextIO | None = None,
+    **how: Any,
 ) -> dict[str, Any]:
     """Run the proof and show it; a proof that fails ends the command."""
     from patcher.verify import driver
 
     on_step = report.step if report.shows_steps else None
     try:
-        verification = driver.verify(target, candidates, device, on_step=on_step)
+        verification = driver.verify(target, candidates, on_step=on_step, **how)
     finally:
         if on_step:
             on_step("")
     report.show_verification(verification)
+    if page is not None:
+        from patcher.verify.page import page as web_page
+
+        page.write(web_page(verification, f"vLLM {target.version} in {target.package}"))
+        report.message(f"report: {page.name}")
     if not verification.passed:
         planned = any(each.source is not None for each in candidates)
         raise Failure(

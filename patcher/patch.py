@@ -101,6 +101,11 @@ class Proof:
     prompts: tuple[int, ...] = (1, 5, 17, 64)
     """Lengths of the prompts, in tokens."""
     seed: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Precisions in which no proof is possible, and why."""
+    wrong: Mapping[str, float] = field(default_factory=dict)
+    """Way and precision -> distance of the nearest wrong file that the limit tells from the right
+    one, measured on a CPU when the limit was chosen (natural logarithm)."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patcher.patch import Patch
     from patcher.rewriting import Plan
     from patcher.target import Target
-    from patcher.verify.driver import Behaved, Result, Verification
+    from patcher.verify.driver import Behaved, Verification
 
 STATE_COLORS = {
     "needed": "yellow",
@@ -204,50 +204,36 @@ class Report:
         return text
 
     def show_verification(self, verification: Verification) -> None:
+        from patcher.verify import table
+
         self.verification = verification.to_dict()
-        for line in _heading(verification):
+        for line in table.heading(verification):
             self.data(line)
         self.detail("  " + ", ".join(f"{k} {v}" for k, v in verification.versions.items()))
+        for part in (table.verdicts, table.witnesses, table.throughput):
+            for line in part(verification):
+                self.data(line)
         for result in verification.results:
-            self._show_result(result)
+            if result.crash is not None:
+                self.detail(result.crash["traceback"])
         for each in verification.behaviours:
             self._show_behaviour(each)
 
-    def _show_verdict(self, result: Result | Behaved) -> None:
-        verdict = (
-            click.style("passed", fg="green") if result.passed else click.style("FAILED", fg="red")
-        )
-        self.data(f"{result.patch}: {verdict} ({result.file} file)")
-        if result.crash is not None:
-            self.data(f"  {result.crash['type']}: {result.crash['message']}")
-            if result.crash["place"]:
-                self.data(f"  at {result.crash['place']}")
-            self.detail(result.crash["traceback"])
-
     def _show_behaviour(self, result: Behaved) -> None:
-        self._show_verdict(result)
+        from patcher.verify import table
+
+        for line in table.verdict(result):
+            self.data(line)
         if result.crash is None:
             right = sum(answer.right for answer in result.answers)
             self.data(
                 f"  right answers of the configuration  {right} of {len(result.answers)} questions"
             )
+        else:
+            self.detail(result.crash["traceback"])
         for answer in result.answers:
             show = self.detail if answer.right else self.data
             show(f"  {answer.question}: {answer.answer}" + ("" if answer.right else "  (wrong)"))
-
-    def _show_result(self, result: Result) -> None:
-        self._show_verdict(result)
-        if result.crash is not None:
-            return
-        away = "not finite" if result.distance is None else f"{result.distance:.1e}"
-        self.data(f"  worst log-probability difference  {away}")
-        self.data(
-            f"  limit                             {result.limit:.1e} "
-            f"(10 x the reference's own noise, {result.noise:.1e})"
-        )
-        self.data(
-            f"  most likely next token equal      {result.equal} of {result.tokens} positions"
-        )
 
     def show_patch(self, patch: Patch) -> None:
         """Everything a patch says of itself."""
@@ -271,22 +257,6 @@ def _wrap(paragraph: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(paragraph, 68, break_long_words=False, break_on_hyphens=False)
-
-
-def _heading(verification: Verification) -> list[str]:
-    """Which proofs these were, and which they were not."""
-    lines = []
-    if verification.results:
-        lines = [
-            f"vLLM's model file on the {verification.device} in {verification.precision}, against "
-            "Transformers on the same random weights;",
-            "not the engine: its attention kernels, paged cache and compilation were not run",
-        ]
-    asked = ", ".join(dict.fromkeys(each.patch for each in verification.behaviours))
-    if asked:
-        lines[-1:] = [f"{line};" for line in lines[-1:]]
-        lines.append(f"{asked}: by the answers of vLLM's configuration; no model was run")
-    return [("proof: " if line is lines[0] else "       ") + line for line in lines]
 
 
 def _because(examination: Examination) -> str:

@@ -528,6 +528,15 @@ sample() and the sampler stay, since the runners of 0.8.4 call them.""",
         config_class="Glm4Config",
         transformers="4.51.3",
         precisions=("float32", "bfloat16"),
+        wrong={
+            "module float32": 1.0e-3,
+            "module bfloat16": 8.6,
+            "engine float32": 9.8e-4,
+            "engine bfloat16": 8.0,
+        },
+        refused={
+            "float16": "GLM-4-0414 overflows in float16, patched or not: a server answers '!!!!'"
+        },
         # Nothing at its default and no two sizes alike, so that each part shows in the numbers:
         # grouped heads, a head size that is not hidden size over heads, biases, an epsilon that
         # is large enough against the values for a wrong one to be seen.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import cache, environment
+from tests.support import cpu_engine as built
 from tests.support.environment import MODEL_FILE, Environment
 
 
@@ -36,6 +37,12 @@ def released_file(released: Path) -> bytes:
     """vLLM 0.8.4's GLM-4 model file."""
     (site,) = (released / "lib").glob("python3*/site-packages")
     return (site / MODEL_FILE).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def cpu_engine() -> Path:
+    """The root of an environment with vLLM 0.8.4 built for the CPU; never to be changed."""
+    return built.cpu_engine()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_the_wheel_holds_the_two_packages_and_is_small(wheel: Path) -> None:
     sources = {str(p.relative_to(ROOT)) for p in ROOT.glob("patche[rs]/**/*.py")}
     assert sources <= set(names)
     assert {"patcher/py.typed", "patches/py.typed"} <= set(names)
-    assert wheel.stat().st_size < 100_000
+    assert wheel.stat().st_size < 150_000
 
 
 def test_installing_it_beside_vllm_changes_no_package_that_is_there(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from patcher.errors import Exit, Failure
+from patcher.patch import Proof
 from patcher.target import find_target
 from patcher.verify.driver import Candidate, Result, verify
 from patches.glm4_residual import PATCH
@@ -88,6 +89,10 @@ def test_every_wrong_file_fails(
             f"{(results['right'].distance or 0) / results['right'].limit:.2f} x"
         )
     assert finite[nearest] > 2
+    assert isinstance(PATCH.proof, Proof)
+    told = PATCH.proof.wrong["module float32"]
+    assert results[nearest].distance == pytest.approx(told, rel=0.05)
+    assert results["right"].wrong == told
 
 
 def test_half_of_the_subsets_crash_and_half_only_compute_garbage(
@@ -206,7 +211,7 @@ def test_too_noisy_a_reference_proves_nothing(
 
 
 def test_a_probe_that_hangs_is_ended(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patcher.verify.driver.SECONDS", 0.2)
+    monkeypatch.setattr("patcher.verify.process.SECONDS", 0.2)
     with pytest.raises(Failure, match="no answer within") as caught:
         verify(find_target(str(released)), [Candidate(PATCH)], device="cpu")
     assert caught.value.code is Exit.PROOF_NOT_RUN

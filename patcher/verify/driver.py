@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from patcher.errors import Exit, Failure
-from patcher.patch import Behaviour, Case, Patch
+from patcher.patch import Behaviour, Case, Patch, Proof
 from patcher.target import Target
+from patcher.verify import process, weights
 
-PROBE = Path(__file__).with_name("probe.py")
 FACTOR = 10.0
 """How many times the reference's own noise vLLM may be away from it."""
 ROUNDING = 2.0**-23
 """Relative spacing of float32 numbers: noise below it is luck, and no measure of anything."""
 CEILING = {"float32": 1e-3, "bfloat16": 0.75}
 """A reference noisier than this cannot tell right from wrong. Measured: 2.4e-05 in float32, where
-the smallest fault of the tests is 1.0e-03 away; 0.56 in bfloat16, where only the four defects of
+the smallest fault of the tests is 1.0e-03 away; 0.66 in bfloat16, where only the four defects of
 GLM-4 show."""
-SECONDS = 900
-"""After this long the probe hangs."""
-ASKING = "asking vLLM"
+MODES = ("eager", "compiled")
+"""The modes of the engine; a server runs compiled unless told otherwise."""
 ANSWER = 200
 """Characters of an answer that are shown."""
 
@@ -50,7 +44,10 @@ class Result:
 
     ``distance``, ``noise`` and ``limit`` are absolute differences of log-probabilities (natural
     logarithm), the worst over all positions and the whole vocabulary. ``distance`` is None where
-    the model crashed or gave a number that is not finite.
+    the model crashed or gave a number that is not finite. ``mode`` and ``engine`` (V0, V1) are
+    None for the module way. ``wrong`` is the distance at which the nearest of the wrong files of
+    the tests was found, so that the margin shows. The series hold the worst difference at each
+    position, for each prompt.
     """
 
     patch: str
@@ -62,6 +59,29 @@ class Result:
     equal: int | None
     tokens: int | None
     crash: Mapping[str, Any] | None
+    mode: str | None = None
+    engine: str | None = None
+    wrong: float | None = None
+    series: tuple[Sequence[float], ...] = field(default=(), repr=False)
+    noise_series: tuple[Sequence[float], ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without the series, which are long and for pictures."""
+        kept = (each.name for each in fields(self) if not each.name.endswith("series"))
+        return {name: getattr(self, name) for name in kept}
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Tokens per second of one implementation; None where it could not be timed."""
+
+    patch: str
+    implementation: str
+    mode: str
+    engine: str
+    prefill: float | None
+    decode: float | None
+    error: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,13 @@ class Behaved:
 
 @dataclass(frozen=True)
 class Verification:
-    """One run of the probe."""
+    """One run of the probe.
+
+    ``weights`` says in words whose they were, ``processes`` among how many they were split.
+    ``witnesses`` are what the same engine computes with Transformers' own model; they are compared
+    with the same reference, and are no part of the verdict on a file. ``load`` says in words what
+    was timed.
+    """
 
     way: str
     device: str
@@ -95,6 +121,11 @@ class Verification:
     seconds: float
     results: tuple[Result, ...]
     behaviours: tuple[Behaved, ...] = ()
+    witnesses: tuple[Result, ...] = ()
+    throughput: tuple[Throughput, ...] = ()
+    load: str = ""
+    weights: str = "the same random weights"
+    processes: int = 1
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -107,15 +138,36 @@ class Verification:
         return bool(self.results or self.behaviours) and not self.failed
 
     def to_dict(self) -> dict[str, Any]:
-        return {"outcome": "passed" if self.passed else "failed", **asdict(self)}
+        return {
+            "outcome": "passed" if self.passed else "failed",
+            "way": self.way,
+            "device": self.device,
+            "precision": self.precision,
+            "weights": self.weights,
+            "processes": self.processes,
+            "versions": dict(self.versions),
+            "seconds": self.seconds,
+            "results": [result.to_dict() for result in self.results],
+            "witnesses": [result.to_dict() for result in self.witnesses],
+            "throughput": [asdict(each) for each in self.throughput],
+            "load": self.load,
+            "behaviours": [asdict(each) for each in self.behaviours],
+        }
 
 
 def verify(
     target: Target,
     candidates: Sequence[Candidate],
     device: str = "auto",
-    precision: str = "float32",
+    precision: str | None = None,
     on_step: Callable[[str], None] | None = None,
+    via: str = "auto",
+    mode: str = "all",
+    against: bool = False,
+    model: Path | None = None,
+    layers: int | None = None,
+    tp: int = 1,
+    pp: int = 1,
 ) -> Verification:
     """Measure model files and judge them by their numbers alone.
 
@@ -123,8 +175,16 @@ def verify(
         target: the vLLM whose model files (or others in their place) are asked.
         candidates: what to measure; files of one patch share checkpoint and reference.
         device: auto, cpu or cuda.
-        precision: the tested one; the reference is one above.
+        precision: the tested one, the reference being one above; by default what suits the way:
+            bfloat16 for an engine on a GPU, float32 for everything else.
         on_step: called with each step of the probe, a few words.
+        via: module (vLLM's model file alone), engine (the whole of vLLM) or auto: the engine
+            where there is a GPU, else the module.
+        mode: eager, compiled or all; of the engine alone.
+        against: ask the engine for Transformers' own model too, and time both.
+        model: folder of a checkpoint, in place of random weights.
+        layers: only so many of its layers, the first ones.
+        tp: tensor parallel size; of the engine alone, as is ``pp``, the pipeline parallel size.
 
     Raises:
         Failure: the measurement could not be made (exit 7). That a model crashes or is wrong is
@@ -136,24 +196,81 @@ def verify(
             f"no interpreter is known for the vLLM in {target.root}",
             "name it with --python: the python that starts this vLLM",
         )
+    proofs = [(c, c.patch.proof) for c in candidates if isinstance(c.patch.proof, Proof)]
+    given = (
+        weights.open_weights(model, [proof.architecture for _, proof in proofs]) if model else None
+    )
+    if given:
+        proofs = [(c, proof) for c, proof in proofs if proof.architecture == given.architecture]
+        candidates = [candidate for candidate, _ in proofs]
+    for _, proof in proofs:
+        why = proof.refused.get(precision or "")
+        if why:
+            raise Failure(
+                Exit.PROOF_NOT_RUN,
+                f"the proof could not run: {why}",
+                f"--precision {' or '.join(proof.precisions)}",
+            )
     with _folder() as folder:
-        request = _request(folder, target, candidates, device, precision)
-        report = _run(target.python, folder, request, on_step)
+        if given and layers:
+            (folder / "weights").mkdir()
+            given = weights.cut(given, layers, folder / "weights")
+        request = {
+            **_request(folder, target, candidates),
+            "device": device,
+            "against": against,
+            "modes": MODES if mode == "all" else (mode,),
+            "model": str(given.folder) if given else None,
+            "parallel": {"tensor": tp, "pipeline": pp},
+            "parameters": given.parameters if given else 0,
+            "precision": precision,
+            "via": via,
+        }
+        report = process.run(target.python, folder, request, on_step)
     if "cannot" in report:
         raise Failure(
             Exit.PROOF_NOT_RUN,
             f"the proof could not run: {report['cannot']['message']}",
             report["cannot"]["hint"],
         )
+    way, precision = report["way"], report["precision"]
+    kinds = {candidate.patch.id: proof for candidate, proof in proofs}
+    results: dict[bool, list[Result]] = {True: [], False: []}
+    for each in report["results"]:
+        native = each.get("impl", "vllm") == "vllm"
+        wrong = None if given else kinds[each["proof"]].wrong.get(f"{way} {precision}")
+        results[native].append(_judge(each, precision, wrong))
     return Verification(
-        way="module",
+        way=way,
         device=report["device"],
         precision=precision,
+        weights=_whose(model, layers),
+        processes=tp * pp,
         versions={k: report[k] for k in ("vllm", "torch", "transformers", "python")},
         seconds=report["seconds"],
-        results=tuple(_judge(each, precision) for each in report["results"]),
+        results=tuple(results[True]),
+        witnesses=tuple(results[False]),
+        throughput=tuple(
+            Throughput(
+                patch=each["proof"],
+                implementation="native" if each["impl"] == "vllm" else each["impl"],
+                mode=each["mode"],
+                engine=each["engine"],
+                prefill=each.get("prefill"),
+                decode=each.get("decode"),
+                error=each.get("error"),
+            )
+            for each in report.get("throughput", ())
+        ),
+        load=report.get("load", ""),
         behaviours=tuple(_judge_behaviour(each, candidates) for each in report["behaviours"]),
     )
+
+
+def _whose(model: Path | None, layers: int | None) -> str:
+    if model is None:
+        return "the same random weights"
+    return f"the weights of {model}" + (f", the first {layers} layers" if layers else "")
 
 
 @contextlib.contextmanager
@@ -165,9 +282,7 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _request(
-    folder: Path, target: Target, candidates: Sequence[Candidate], device: str, precision: str
-) -> dict[str, Any]:
+def _request(folder: Path, target: Target, candidates: Sequence[Candidate]) -> dict[str, Any]:
     proofs: dict[str, dict[str, Any]] = {}
     behaviours: dict[str, dict[str, Any]] = {}
     for number, candidate in enumerate(candidates):
@@ -183,8 +298,6 @@ def _request(
     return {
         "root": str(target.root),
         "paths": list(target.paths),
-        "device": device,
-        "precision": precision,
         "proofs": list(proofs.values()),
         "behaviours": list(behaviours.values()),
         "report": str(folder / "report.json"),
@@ -192,118 +305,7 @@ def _request(
     }
 
 
-def _environment(folder: Path, device: str) -> dict[str, str]:
-    """The user's environment, without telemetry, without a hub, and writing nowhere else."""
-    environment = dict(
-        os.environ,
-        DO_NOT_TRACK="1",
-        GLOO_SOCKET_IFNAME="lo",
-        HF_HUB_OFFLINE="1",
-        TMPDIR=str(folder),
-        TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor"),
-        TRANSFORMERS_OFFLINE="1",
-        TRANSFORMERS_VERBOSITY="error",
-        TRITON_CACHE_DIR=str(folder / "triton"),
-        VLLM_CACHE_ROOT=str(folder / "vllm-cache"),
-        VLLM_CONFIG_ROOT=str(folder / "vllm-config"),
-        VLLM_LOGGING_LEVEL="ERROR",
-        VLLM_NO_USAGE_STATS="1",
-        VLLM_PLUGINS="",
-        VLLM_USE_MODELSCOPE="0",
-    )
-    if device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    for name in ("VLLM_LOGGING_CONFIG_PATH", "VLLM_TARGET_DEVICE", "VLLM_ATTENTION_BACKEND"):
-        environment.pop(name, None)
-    return environment
-
-
-def _run(
-    python: Path,
-    folder: Path,
-    request: Mapping[str, Any],
-    on_step: Callable[[str], None] | None,
-) -> dict[str, Any]:
-    """The probe's report. Its process and all that it started are gone afterwards."""
-    request_file = folder / "request.json"
-    request_file.write_text(json.dumps(request), encoding="utf-8")
-    log = folder / "log"
-    with log.open("wb") as output:
-        try:
-            probe = subprocess.Popen(
-                [str(python), "-I", "-B", str(PROBE), str(request_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_environment(folder, request["device"]),
-                cwd=folder,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise Failure(
-                Exit.PROOF_NOT_RUN,
-                f"the proof could not run: cannot start {python}: {error.strerror}",
-                "name the python that starts vLLM with --python",
-            ) from error
-    try:
-        _wait(probe, Path(request["steps"]), on_step)
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(probe.pid, signal.SIGKILL)
-        probe.wait()
-    report = Path(request["report"])
-    if report.is_file():
-        answer = json.loads(report.read_bytes())
-        assert isinstance(answer, dict)
-        return answer
-    return _without_report(probe.returncode, Path(request["steps"]), log)
-
-
-def _wait(
-    probe: subprocess.Popen[bytes], steps: Path, on_step: Callable[[str], None] | None
-) -> None:
-    until = time.monotonic() + SECONDS
-    while True:
-        try:
-            probe.wait(timeout=0.1 if on_step is not None else SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            if time.monotonic() > until:
-                raise Failure(
-                    Exit.PROOF_NOT_RUN,
-                    f"the proof could not run: no answer within {SECONDS} s "
-                    f"(last step: {_last_step(steps)})",
-                    "run it again on a machine that is less busy",
-                ) from None
-            if on_step is not None:
-                on_step(_last_step(steps))
-
-
-def _last_step(steps: Path) -> str:
-    with contextlib.suppress(OSError, IndexError):
-        return steps.read_text("utf-8").splitlines()[-1].partition(" ")[2]
-    return "starting the interpreter"
-
-
-def _without_report(status: int, steps: Path, log: Path) -> dict[str, Any]:
-    """The probe's process died; a death while the model ran is a crash of the model."""
-    step = _last_step(steps)
-    last = log.read_text("utf-8", errors="replace").strip().splitlines()[-1:] or [""]
-    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    if step.startswith(ASKING):
-        raise Failure(
-            Exit.PROOF_FAILED,
-            f"the proof failed: the process of the model died ({how}) while {step}: {last[0]}",
-            "the file is not to be trusted; see glmpatch diff for what is wrong with it",
-        )
-    raise Failure(
-        Exit.PROOF_NOT_RUN,
-        f"the proof could not run: its process died ({how}) while {step}: {last[0]}",
-        "look at the environment of vLLM: python -c 'import vllm'",
-    )
-
-
-def _judge(measured: Mapping[str, Any], precision: str) -> Result:
+def _judge(measured: Mapping[str, Any], precision: str, wrong: float | None) -> Result:
     noise = measured["noise"]
     if noise is None or not noise <= CEILING[precision]:
         raise Failure(
@@ -325,6 +327,11 @@ def _judge(measured: Mapping[str, Any], precision: str) -> Result:
         equal=measured.get("equal"),
         tokens=measured.get("tokens"),
         crash=measured["crash"],
+        mode=measured.get("mode"),
+        engine=measured.get("engine"),
+        wrong=wrong,
+        series=tuple(measured.get("series", ())),
+        noise_series=tuple(measured["noise_series"]),
     )
 
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PYTHONS = ">=3.9,<3.13"
@@ -23,17 +23,29 @@ def cache() -> Path:
     return folder.resolve()
 
 
-def uv(*arguments: str, stderr: bool = False) -> str:
+def uv(*arguments: str, stderr: bool = False, env: Mapping[str, str] | None = None) -> str:
     """Run uv, which the extra ``test`` installs, with a cache of our own.
 
     Returns what it printed: its data, or with ``stderr`` its messages.
     """
-    environment = dict(os.environ, UV_CACHE_DIR=str(cache() / "uv"))
+    environment = dict(os.environ, UV_CACHE_DIR=str(cache() / "uv"), **(env or {}))
     environment.pop("VIRTUAL_ENV", None)
     command = [sys.executable, "-m", "uv", "--no-progress", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stderr if stderr else done.stdout
+
+
+def apt(*packages: str) -> None:
+    """Install packages of Debian; for root only."""
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+        done = subprocess.run(
+            ["apt-get", "-q", *command],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @contextlib.contextmanager
