@@ -121,7 +121,12 @@ some_patches = click.argument("names", metavar="[PATCH]...", nargs=-1)
 
 
 @cli.command()
-@click.option("--check", is_flag=True, help="Exit with 1 if a patch is needed, 5 on drift.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit with 1 if a patch is needed, or its defect is there in a version that it was "
+    "not tested on; with 5 on drift.",
+)
 @options()
 def status(report: Report, python: str | None, path: str | None, check: bool) -> Exit:
     """Show what is installed and which patches it needs."""
@@ -157,7 +162,7 @@ def list_(report: Report) -> Exit:
     from patcher.patch import load_patches
     from patcher.report import describe
 
-    patches = load_patches(report.warn)
+    patches = load_patches(report.leave_out)
     for patch in patches:
         report.patches.append(describe(patch))
         name = patch.id.ljust(max(len(each.id) for each in patches))
@@ -193,7 +198,7 @@ def diff(
     for each in examinations:
         needed = each.state is PatchState.NEEDED
         report.add(each, diff=report.show_diff(each) if needed else "")
-        if not needed:
+        if not needed and each.state is not PatchState.DRIFTED:
             report.message(f"{each.patch.id}: {each.state.value}, nothing to change")
         if each.defect:
             names_ = " ".join(["diff", *names])
@@ -233,19 +238,21 @@ def apply(
 
     target, patches = _open(report, python, path, names)
     examinations = _examine(report, target, patches, any_version)
+    needed = [e for e in examinations if e.state is PatchState.NEEDED]
+    verification = None
     try:
         _refuse_drift(target, examinations)
-    except Failure:
+        if needed:
+            _require_writable(target, allow_editable, needed)
+        proven = [e for e in examinations if e.can_be_proven]
+        if prove and proven:
+            verification = _prove(report, target, [_planned(e) for e in proven], via=via)
+        elif prove:
+            report.message("nothing was proven: no patch is for this version of vLLM")
+    except (Failure, KeyboardInterrupt):
         for each in examinations:
             report.add(each, changed=False)
         raise
-    needed = [e for e in examinations if e.state is PatchState.NEEDED]
-    if needed:
-        _require_writable(target, allow_editable, needed)
-    verification = None
-    proven = [e for e in examinations if e.state is not PatchState.NOT_APPLICABLE]
-    if prove and proven:
-        verification = _prove(report, target, [_planned(e) for e in proven], via=via)
     for each in examinations:
         change = each.state is PatchState.NEEDED
         if change and not dry_run:
@@ -254,6 +261,10 @@ def apply(
                 install.install(target, each.patch, each.path, each.plan, verification)
             except Failure as failure:
                 raise _after(failure, report) from failure
+            except KeyboardInterrupt as interrupt:
+                hint = f"{report.next('status')} tells what was done"
+                stopped = Failure(Exit.INTERRUPTED, "interrupted", hint)
+                raise _after(stopped, report) from interrupt
         elif not dry_run:
             install.tidy(target, each.patch)
         report.add(each, changed=change and not dry_run)
@@ -369,12 +380,22 @@ def verify(
         raise Failure(Exit.USAGE, "--layers says how much of --model is loaded", "add --model DIR")
     target, patches = _open(report, python, path)
     present = [patch for patch in patches if is_present(target, patch)]
+    for patch in patches:
+        if patch not in present and target.version and patch.covers(target.version):
+            raise Failure(
+                Exit.DRIFT,
+                f"{patch.id}: {target.root / patch.file} or a file that it counts on is missing",
+                _how_to_restore(target),
+            )
     if not present:
         raise Failure(
             Exit.VERSION,
-            f"vLLM {target.version} has no GLM-4 model file to verify",
-            "GLM-4-0414 needs vLLM 0.8.4 or newer",
+            f"{_version(target)} has none of the files that a patch is for; nothing to verify",
+            "glmpatch list tells the releases that have them",
         )
+    for patch in patches:
+        if patch not in present:
+            report.message(f"not proven: {patch.id}, whose file this vLLM does not have")
     candidates = [Candidate(patch) for patch in present]
     _prove(
         report,
@@ -403,7 +424,7 @@ def _find(
     from patcher.patch import select_patches
     from patcher.target import find_target
 
-    patches = select_patches(names, report.warn)
+    patches = select_patches(names, report.warn if names else report.leave_out)
     return find_target(python, path), patches
 
 
@@ -440,10 +461,12 @@ def _how_to_restore(target: Target) -> str:
     """What to do about a file that no patch knows."""
     if target.install != "wheel":
         return f"restore the file from version control, such as git -C {target.root} checkout FILE"
+    python = _quote(str(target.python)) if target.python else "python"
+    released = target.version is not None and "+" not in target.version
+    name = f"vllm=={target.version}" if released else "VLLM"
     return (
-        "reinstall the released file (pip install --force-reinstall --no-deps "
-        f"vllm=={target.version or '0.8.4'}), or upgrade vLLM: glmpatch explain PATCH tells from "
-        "which release on a patch is not needed"
+        f"reinstall the released file ({python} -m pip install --force-reinstall --no-deps {name}),"
+        " or upgrade vLLM: glmpatch explain PATCH tells from which release on a patch is not needed"
     )
 
 
@@ -545,8 +568,9 @@ def _prove(
             "this vLLM computes something else than the patch mends; compare it with a fresh "
             "install of the same version"
             if planned
-            else f"{report.next('status')} tells what is wrong, "
-            f"{report.next('apply --verify')} mends it",
+            else f"{report.next('status')} tells whether a patch is needed, and "
+            f"{report.next('apply --verify')} mends it; else another file of this vLLM is wrong: "
+            "reinstall it",
         )
     return verification.to_dict()
 
@@ -558,13 +582,15 @@ def _outcome(target: Target, examination: Examination, dry_run: bool) -> str:
     if examination.state.value == "needed" and plan is not None:
         verb = "would repair" if dry_run else "repaired"
         return f"{name}: {verb} {path} ({', '.join(plan.broken)})"
+    unknown = plan is not None and plan.state.value == "drifted"
     return {
         "applied": f"{name}: nothing to do, applied already",
         "fixed": f"{name}: nothing to do, already right (by upstream or by hand)",
     }.get(
         examination.state.value,
         f"{name}: nothing done, {_version(target)} is not a release that it is for "
-        f"({examination.patch.versions})",
+        f"({examination.patch.versions})"
+        + ("; the file has a form that glmpatch does not know" if unknown else ""),
     )
 
 
@@ -640,7 +666,14 @@ def _release(version: str) -> tuple[int, ...]:
 def _run(report: Report, debug: bool, command: Callable[[], Exit]) -> int:
     """Run a command; every way in which it can end has its exit code and its message."""
     try:
-        return report.finish(command())
+        code = command()
+        if report.left_out:
+            raise Failure(
+                Exit.INTERNAL,
+                "\n".join(report.left_out),
+                "reinstall glmpatch; the other patches were dealt with all the same",
+            )
+        return report.finish(code)
     except Failure as failure:
         _trace(debug)
         return report.fail(failure)

@@ -42,6 +42,15 @@ class Examination:
         )
 
     @property
+    def can_be_proven(self) -> bool:
+        """Whether the proof has something to say: not of another release's file that is right or
+        just needs the patch, but of one that nobody knows."""
+        if self.state is not PatchState.NOT_APPLICABLE:
+            return True
+        plan = self.plan
+        return plan is not None and plan.state is PatchState.DRIFTED and not plan.problem
+
+    @property
     def stale_receipt(self) -> bool:
         """A receipt of another file than the one that is there; it is named and ignored."""
         if self.receipt is None:

@@ -308,7 +308,7 @@ def _revert(tree: _Tree, receipt: Receipt, model: File, force: bool) -> bool:
         raise Failure(
             Exit.DRIFT,
             f"{tree.models.path / tree.name} was edited after glmpatch patched it",
-            f"glmpatch revert {receipt.patch} --force restores the original and loses that edit",
+            "add --force to restore the original and lose that edit",
         )
     with contextlib.ExitStack() as undo:
         models = tree.models
@@ -425,11 +425,10 @@ def _original(tree: _Tree, receipt: Receipt) -> bytes:
     kept = tree.records.read_if_there(name) if tree.records is not None else None
     if kept is not None and sha256(kept.data) == receipt.before:
         return kept.data
-    version = tree.target.version or "0.8.4"
     raise Failure(
         Exit.DRIFT,
         f"the original is gone: {tree.target.records / name} is missing or was changed",
-        f"reinstall it: pip install --force-reinstall --no-deps vllm=={version}",
+        "reinstall this vLLM to get the released file",
     )
 
 

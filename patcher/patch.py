@@ -179,8 +179,7 @@ def load_patches(warn: Callable[[str, str], None] | None = None) -> tuple[Patch,
         raise Failure(
             Exit.INTERNAL,
             f"another package named 'patches' hides glmpatch's own: {found} (expected {ours})",
-            "unset PYTHONPATH, or run glmpatch isolated: "
-            "uvx glmpatch --help, or pipx run glmpatch --help",
+            "unset PYTHONPATH, or run glmpatch isolated: python -I -m patcher",
         )
     import patches
 

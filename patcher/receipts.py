@@ -13,7 +13,7 @@ from patcher.folder import NO_FILE, Folder
 from patcher.patch import Patch
 from patcher.target import Target
 
-SIZE_LIMIT = 1_000_000
+RECEIPT_LIMIT = 1_000_000
 """Bytes; a larger file is no receipt of ours."""
 
 
@@ -80,7 +80,7 @@ def read_in(folder: Folder, patch: Patch) -> Receipt | None:
 
 def parse(data: bytes, patch: Patch) -> Receipt | None:
     """A receipt as it was written; None for anything else, which is then as good as none."""
-    if len(data) > SIZE_LIMIT:
+    if len(data) > RECEIPT_LIMIT:
         return None
     try:
         fields = json.loads(data)

@@ -49,6 +49,7 @@ class Report:
         self.patches: list[dict[str, Any]] = []
         self.verification: Mapping[str, Any] | None = None
         self.warnings: list[str] = []
+        self.left_out: list[str] = []
         self._step = ""
 
     def next(self, arguments: str) -> str:
@@ -76,6 +77,11 @@ class Report:
         self.warnings.append(f"{text}; {hint}")
         self.message(f"{click.style('warning', fg='yellow')}: {text}")
         self.hint(hint)
+
+    def leave_out(self, text: str, hint: str) -> None:
+        """Warn of a patch that could not be loaded; the command then fails in the end."""
+        self.warn(text, hint)
+        self.left_out.append(text)
 
     def hint(self, text: str) -> None:
         self.message(f"{click.style('hint', fg='cyan')}: {text}")

@@ -165,7 +165,7 @@ def _interpreter(path: Path) -> Path:
     path = _absolute(path)
     if not path.is_dir():
         return path
-    for name in ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe"):
+    for name in ("bin/python", "bin/python3"):
         if (path / name).is_file():
             return path / name
     raise Failure(

@@ -105,14 +105,16 @@ def test_the_other_patches_work_without_a_bad_one(
         return done.returncode, done.stdout, done.stderr
 
     code, _, errors = run("list")
-    assert code == 0
+    assert code == Exit.INTERNAL
     assert f"patches/other.py {expected}" in errors
     assert "Traceback" not in errors
     code, out, errors = run("apply", "--json", "--python", str(env.root))
     answer = json.loads(out)
-    assert code == 0, errors
+    assert code == Exit.INTERNAL, errors
     assert {each["id"] for each in answer["patches"] if each["changed"]} == GOOD
     assert expected in " ".join(answer["warnings"])
+    code, _, errors = run("revert", *GOOD, "--python", str(env.root))
+    assert code == 0, "what was named is done, and nothing is missing"
     code, _, errors = run("explain", "other")
     assert code == Exit.USAGE
     assert expected in errors

@@ -149,7 +149,7 @@ def _without_report(status: int, steps: Path, log: Path) -> dict[str, Any]:
         raise Failure(
             Exit.PROOF_FAILED,
             f"the proof failed: the process of the model died ({how}) while {step}: {last[0]}",
-            "the file is not to be trusted; see glmpatch diff for what is wrong with it",
+            "the file is not to be trusted",
         )
     raise Failure(
         Exit.PROOF_NOT_RUN,

@@ -64,7 +64,9 @@ def _import(engine: Engine, root: Path, name: str) -> None:
             capture_output=True,
             text=True,
         )
-    assert (tar.returncode, done.returncode) == (0, 0), done.stderr
+    # 1 where uv made another link to a file meanwhile, for an environment of another run.
+    assert tar.returncode in (0, 1), f"tar: exit status {tar.returncode}"
+    assert done.returncode == 0, done.stderr
 
 
 def published(engine: Engine, folder: Path) -> str:

@@ -34,15 +34,18 @@ def open_tree(released_file: bytes) -> Iterator[Site]:
         yield site.make(Path(folder, "site"), released_file)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _one_patch() -> Iterator[None]:
-    """Every system call of one patch is tried; those of another would be the same again."""
+    """Every system call of one patch is tried; those of another would be the same again.
+
+    For this package only: a wider scope would hide the other patches from all tests after it.
+    """
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(patch, "load_patches", lambda warn=None: (PATCH,))
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _warm(_one_patch: None, released_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Import here, once, what the command imports where it needs it."""
     scratch = site.make(tmp_path_factory.mktemp("warm") / "site", released_file)
