@@ -1,7 +1,8 @@
 """``python -m tests.readme``: runs the commands that the README shows, and writes what they print.
 
 A block of the README that follows ``<!-- output: COMMAND -->`` is what COMMAND printed, run after
-those above it in a copy of the released environment, which the README calls /opt/venv.
+those above it in a copy of the released environment, which the README calls /opt/venv, or of one
+with vLLM built for the CPU, which it calls /opt/vllm-cpu.
 ``<!-- proofs -->`` stands before the table of what partial repairs compute.
 """
 
@@ -13,24 +14,28 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from patcher.target import find_target
 from patcher.verify.driver import Candidate, Result, verify
 from patches.glm4_residual import PATCH
 from tests.support import cache
+from tests.support.cpu_engine import cpu_engine
 from tests.support.environment import MODEL_FILE, Environment, copy
 from tests.support.sources import hand_patches, repaired
 
 README = Path(__file__).parent.parent / "README.md"
-SHOWN = "/opt/venv"
+SHOWN = ("/opt/venv", "/opt/vllm-cpu")
 OUTPUT = re.compile(r"(<!-- output: (.+?) -->\n```\w*\n)(.*?)(```\n)", re.DOTALL)
 PROOFS = re.compile(r"(<!-- proofs -->\n)(.*?\n)(\n)", re.DOTALL)
 
 
-def printed(command: str, env: Environment) -> str:
+def printed(command: str, environments: Mapping[str, Environment]) -> str:
     """What a command prints, stdout and stderr as they come."""
-    shell = command.replace(SHOWN, shlex.quote(str(env.root)))
+    shell = command
+    for shown, env in environments.items():
+        shell = shell.replace(shown, shlex.quote(str(env.root)))
     done = subprocess.run(
         shell.replace("glmpatch", f"{shlex.quote(sys.executable)} -m patcher", 1),
         shell=True,
@@ -39,7 +44,9 @@ def printed(command: str, env: Environment) -> str:
         text=True,
         env={**os.environ, "COLUMNS": "80"},
     )
-    text = done.stdout.replace(str(env.root), SHOWN)
+    text = done.stdout
+    for shown, env in environments.items():
+        text = text.replace(str(env.root), shown)
     return re.sub(r"python3\.\d+", "python3.11", text)
 
 
@@ -78,9 +85,12 @@ def rewritten(text: str) -> str:
     """The README with every block as the commands print it now."""
     released = cache.released()
     with tempfile.TemporaryDirectory() as folder:
-        env = copy(released, Path(folder) / "venv")
-        source = (env.site / MODEL_FILE).read_bytes()
-        text = OUTPUT.sub(lambda m: m[1] + printed(m[2], env) + m[4], text)
+        environments = {
+            shown: copy(source, Path(folder) / Path(shown).name)
+            for shown, source in zip(SHOWN, (released, cpu_engine()), strict=True)
+        }
+        source = (environments[SHOWN[0]].site / MODEL_FILE).read_bytes()
+        text = OUTPUT.sub(lambda m: m[1] + printed(m[2], environments) + m[4], text)
         return PROOFS.sub(lambda m: m[1] + table(released, source) + m[3], text)
 
 
