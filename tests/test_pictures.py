@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from docs.session import COMMANDS, PICTURE, drawn, session
+from patches.glm4_residual import PATCH
 from tests.support.browser import colors, screenshot
 from tests.test_readme import without_figures
 
 ROOT = Path(__file__).resolve().parent.parent
+DEFECTS = ROOT / "docs" / "defects.svg"
 CHINESE = ROOT / "README.zh.md"
 
 
@@ -30,13 +32,16 @@ def test_the_session_tells_the_error_and_the_proof() -> None:
         assert told in text, told
 
 
-def test_the_picture_needs_no_network() -> None:
-    svg = PICTURE.read_text("utf-8")
+@pytest.mark.parametrize("picture", [PICTURE, DEFECTS])
+def test_a_picture_needs_no_network(picture: Path) -> None:
+    svg = picture.read_text("utf-8")
+    ElementTree.fromstring(svg)
     assert set(re.findall(r"https?:[^\s\"')]+", svg)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_a_browser_draws_it(tmp_path: Path) -> None:
-    screenshot(PICTURE, tmp_path / "drawn.png")
+@pytest.mark.parametrize("picture", [PICTURE, DEFECTS])
+def test_a_browser_draws_it(picture: Path, tmp_path: Path) -> None:
+    screenshot(picture, tmp_path / "drawn.png")
     assert len(colors(tmp_path / "drawn.png")) > 20
 
 
@@ -55,3 +60,8 @@ def test_what_a_page_links_to_is_there(name: str) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text("utf-8"))
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_diagram_names_every_rewrite() -> None:
+    text = DEFECTS.read_text("utf-8")
+    assert [each.id for each in PATCH.rewrites if each.id not in text] == []
