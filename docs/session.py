@@ -1,0 +1,84 @@
+"""Draws ``docs/session.svg`` from commands that it runs in a terminal: ``python -m docs.session``.
+
+They run in a copy of the released environment, which the picture calls /opt/venv.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from tests.support import cache
+from tests.support.environment import Environment, copy
+
+PICTURE = Path(__file__).with_name("session.svg")
+SHOWN = "/opt/venv"
+WIDTH = 100
+COMMANDS = (
+    "glmpatch verify",
+    "glmpatch apply glm4-residual --verify",
+)
+FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+
+def typed(command: str, env: Environment) -> str:
+    """What a command prints on a terminal, its colours included."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
+    words = [sys.executable, "-m", "patcher", *command.split()[1:], "--python", str(env.root)]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            some = os.read(ours, 65536)
+        except OSError:  # how Linux tells that the other end was closed
+            break
+        if not some:
+            break
+        printed += some
+    os.close(ours)
+    process.wait()
+    text = printed.decode().replace("\r\n", "\n").replace(str(env.root), SHOWN)
+    # A progress line is overwritten by the next one: carriage return, erase the line.
+    text = re.sub(r"[^\n]*\r\x1b\[2K", "", text)
+    return re.sub(r"python3\.\d+", "python3.11", text)
+
+
+def session() -> str:
+    """The commands and what they print, one after the other in one environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = copy(cache.released(), Path(folder) / "venv")
+        shown = [f"$ {each} --python {SHOWN}\n{typed(each, env)}" for each in COMMANDS]
+    return "\n".join(shown)
+
+
+def drawn(text: str) -> str:
+    """The picture of it, which needs nothing from a network."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor")
+    console.print(Text.from_ansi(text), soft_wrap=False, highlight=False)
+    svg = console.export_svg(title="glmpatch", unique_id="session")
+    svg = re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL)
+    svg = svg.replace("Fira Code, monospace", FONT)
+    svg = re.sub(r"<!-- Generated.*?-->\n?", "", svg)
+    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(drawn(session()), "utf-8")
