@@ -28,7 +28,7 @@ SHOWN = "/opt/venv"
 WIDTH = 100
 COMMANDS = (
     "glmpatch verify",
-    "glmpatch apply glm4-residual --verify",
+    "glmpatch apply --verify",
 )
 FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
