@@ -31,6 +31,7 @@ def answer(cli: click.Command) -> None:
     error nor a traceback helps.
     """
     try:
+        _mend_fish()
         cli.main(prog_name="glmpatch")
     except (Exception, KeyboardInterrupt):
         sys.exit(Exit.INTERNAL)
@@ -50,3 +51,21 @@ def patches(
         for patch in load_patches(lambda *_: None)
         if patch.id.startswith(incomplete) and patch.id not in named
     ]
+
+
+def _mend_fish() -> None:
+    """Click loses what follows a comma there, and folders with a blank in their name."""
+    import re
+
+    from click.shell_completion import FishComplete, add_completion_class
+
+    class Fish(FishComplete):
+        source_template = FishComplete.source_template.replace("split ", "split -m 1 ")
+
+        def format_completion(self, item: CompletionItem) -> str:
+            if item.type == "dir":
+                # fish completes a folder as part of a line: it has to be as one types it.
+                item.value = re.sub(r"[^\w/.,~+-]", r"\\\g<0>", item.value)
+            return super().format_completion(item)
+
+    add_completion_class(Fish)
