@@ -1,9 +1,13 @@
-"""Writes ``docs/patches.md`` from the patches' own data: ``python -m docs.generate``."""
+"""Writes ``docs/patches.md`` from the patches' own data, and the manual page beside it.
+
+``python -m docs.generate``
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from docs import manual
 from patcher.patch import Behaviour, Patch, load_patches
 from tests.matrix import table
 from tests.matrix.table import Table
@@ -97,3 +101,4 @@ def _reasons(patch: Patch, known: Table) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    manual.PAGE.write_text(manual.page(), "utf-8")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from patcher import __version__
+from patcher import __version__, completion
 from patcher.errors import Exit, Failure
+from patcher.help import Group
 from patcher.report import Report, drop
 
 if TYPE_CHECKING:
@@ -20,38 +21,17 @@ if TYPE_CHECKING:
     from patcher.target import Target
     from patcher.verify.driver import Candidate
 
-EPILOG = """\b
-Exit codes:
-  0    the state that was asked for holds
-  1    status --check: a patch is needed
-  2    wrong usage
-  3    vLLM not found, ambiguous, or not writable
-  4    this version of vLLM is not covered
-  5    drift: the code has a form that no patch knows; nothing written
-  6    verification failed; apply --verify has left the file as it was
-  7    verification could not run
-  70   a fault of glmpatch itself
-  130  interrupted
-"""
-
 
 @click.group(
-    epilog=EPILOG,
+    "glmpatch",
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="glmpatch", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Repair GLM-4-0414 in an installed vLLM 0.8.4, and prove it.
-
-    \b
-    Examples:
-      glmpatch status                      what is installed, and what it needs
-      glmpatch apply --verify              prove the repair, then install it
-      glmpatch apply --python /opt/venv    the vLLM of another environment
-      glmpatch revert                      the original, byte for byte
-    """
+    """Repair GLM-4-0414 in an installed vLLM 0.8.4, and prove it."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         sys.exit(Exit.USAGE)
@@ -82,11 +62,15 @@ def options(*, target: bool = True) -> Callable[[Callable[..., Exit]], Callable[
         if target:
             for option in (
                 click.option(
-                    "--path", metavar="DIR", help="The folder that holds the package vllm."
+                    "--path",
+                    metavar="DIR",
+                    shell_complete=completion.folder,
+                    help="The folder that holds the package vllm.",
                 ),
                 click.option(
                     "--python",
                     metavar="PATH",
+                    shell_complete=completion.anything,
                     help="The interpreter, or root of the environment, that has vLLM.",
                 ),
             ):
@@ -117,7 +101,9 @@ mode = click.option(
     default="all",
     help="The engine's modes; a server runs compiled unless told otherwise.",
 )
-some_patches = click.argument("names", metavar="[PATCH]...", nargs=-1)
+some_patches = click.argument(
+    "names", metavar="[PATCH]...", nargs=-1, shell_complete=completion.patches
+)
 
 
 @cli.command()
@@ -172,7 +158,7 @@ def list_(report: Report) -> Exit:
 
 
 @cli.command()
-@click.argument("name", metavar="PATCH")
+@click.argument("name", metavar="PATCH", shell_complete=completion.patches)
 @options(target=False)
 def explain(report: Report, name: str) -> Exit:
     """Explain a patch: why, how, upstream, removal."""
@@ -343,11 +329,21 @@ def revert(
     help="Ask the engine for Transformers' own model too, and time both.",
 )
 @click.option(
-    "--model", metavar="DIR", help="The folder of a checkpoint, in place of random weights."
+    "--model",
+    metavar="DIR",
+    shell_complete=completion.folder,
+    help="The folder of a checkpoint, in place of random weights.",
 )
-@click.option("--layers", type=click.IntRange(1), help="Load only so many of its first layers.")
-@click.option("--tp", type=click.IntRange(1), default=1, help="Tensor parallel size.")
-@click.option("--pp", type=click.IntRange(1), default=1, help="Pipeline parallel size.")
+@click.option(
+    "--layers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Load only so many of its first layers.",
+)
+@click.option("--tp", type=click.IntRange(1), metavar="N", default=1, help="Tensor parallel size.")
+@click.option(
+    "--pp", type=click.IntRange(1), metavar="N", default=1, help="Pipeline parallel size."
+)
 @click.option(
     "--report",
     "page",
@@ -701,6 +697,8 @@ def _trace(debug: bool) -> None:
 def main() -> None:
     """Entry point of the command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if completion.is_asked():
+        completion.answer(cli)
     try:
         cli.main(prog_name="glmpatch", standalone_mode=False)
     except click.UsageError as error:

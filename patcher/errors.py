@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class Exit(enum.IntEnum):
@@ -18,6 +19,20 @@ class Exit(enum.IntEnum):
     PROOF_NOT_RUN = 7
     INTERNAL = 70
     INTERRUPTED = 130
+
+
+MEANING: Mapping[Exit, str] = {
+    Exit.OK: "the state that was asked for holds",
+    Exit.NEEDED: "status --check: a patch is needed",
+    Exit.USAGE: "wrong usage",
+    Exit.TARGET: "vLLM not found, ambiguous, or not writable",
+    Exit.VERSION: "this version of vLLM is not covered",
+    Exit.DRIFT: "drift: the code has a form that no patch knows; nothing written",
+    Exit.PROOF_FAILED: "verification failed; apply --verify has left the file as it was",
+    Exit.PROOF_NOT_RUN: "verification could not run",
+    Exit.INTERNAL: "a fault of glmpatch itself",
+    Exit.INTERRUPTED: "interrupted",
+}
 
 
 class Failure(Exception):

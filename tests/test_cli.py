@@ -915,6 +915,7 @@ def test_nothing_is_imported_that_is_not_needed(fresh: Environment) -> None:
     on = ("--path", str(fresh.site))
     heavy = {"json", "subprocess", "libcst", "packaging.version", "dataclasses", "difflib"}
     heavy |= {"hashlib", "urllib.parse", "tempfile", "patches", "importlib.metadata"}
+    heavy |= {"click.shell_completion"}
     heavy -= imported("-c", "import click")
     names = imported("-m", "patcher", "--help")
     assert "click" in names

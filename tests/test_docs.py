@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
+
+from docs import manual
 from docs.generate import PAGE, page
+from patcher.cli import cli
+from patcher.errors import Exit
+from patcher.help import TOLD
 from patcher.patch import load_patches
 from patcher.rewriting import make_plan
 from patches.glm_rope import PATCH
+from tests.support import cache
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +34,36 @@ def test_the_page_holds_every_patch_and_every_cell() -> None:
         for rewrite in patch.rewrites:
             assert f"- `{rewrite.id}`: {rewrite.title}\n" in text
     assert "\n| 0.8.4 | **needed** | **needed** | **needed** |\n" in text
+
+
+def test_the_manual_page_is_not_stale() -> None:
+    assert manual.PAGE.read_text("utf-8") == manual.page(), "run python -m docs.generate"
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_manual_page_is_read_without_a_warning_and_holds_everything(width: int) -> None:
+    if shutil.which("man") is None or shutil.which("groff") is None:
+        assert os.geteuid() == 0, "install man-db and groff-base: a test reads the manual page"
+        cache.apt("man-db", "groff-base")
+    done = subprocess.run(
+        ["man", "--warnings=w", "--no-hyphenation", "--local-file", str(manual.PAGE)],
+        env={**os.environ, "MANWIDTH": str(width), "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= width
+    read = " ".join(done.stdout.split())
+    for command in cli.commands.values():
+        assert f" glmpatch {command.name}" in read
+        assert all(option.opts[-1] in read for option in command.params if "-" in option.opts[-1])
+    assert all(line in read for told in TOLD.values() for line in told.examples)
+    assert all(f" {int(code)} " in read for code in Exit)
+
+
+def test_the_manual_page_introduces_itself_to_whatis() -> None:
+    done = subprocess.run(["lexgrog", str(manual.PAGE)], capture_output=True, text=True)
+    assert '"glmpatch - repair GLM-4-0414 in an installed vLLM' in done.stdout, done
 
 
 def test_the_files_that_the_guide_names_are_there() -> None:
