@@ -85,7 +85,9 @@ def page() -> str:
             f".SH SYNOPSIS\n{SYNOPSIS}.SH DESCRIPTION\n{DESCRIPTION}.SH COMMANDS\n",
             *(_command(command, common) for command in commands),
             ".SH OPTIONS\nMost commands take these.\n",
-            *_options([*common.values(), *cli.get_params(click.Context(cli))]),
+            *_options(
+                [*common.values(), *cli.get_params(click.Context(cli, **cli.context_settings))]
+            ),
             f".SH EXIT STATUS\n{_table((str(int(c)), MEANING[c]) for c in Exit)}",
             f".SH ENVIRONMENT\n{SURROUNDINGS}.SH SHELL COMPLETION\n{COMPLETION}",
             f".SH EXAMPLES\n{_examples('glmpatch')}",
@@ -123,7 +125,7 @@ def _command(command: click.Command, common: Iterable[str]) -> str:
 
 def _options(options: Iterable[click.Parameter]) -> Iterable[str]:
     for option in options:
-        record = option.get_help_record(click.Context(cli))
+        record = option.get_help_record(click.Context(cli, **cli.context_settings))
         if isinstance(option, click.Option) and record is not None:
             names, told = record
             yield f".TP\n.B {_text(names)}\n{_text(told)}\n"

@@ -260,9 +260,13 @@ class Report:
 
 
 def _wrap(paragraph: str) -> list[str]:
+    import shutil
     import textwrap
 
-    return textwrap.wrap(paragraph, 68, break_long_words=False, break_on_hyphens=False)
+    width = 80
+    if sys.stdout.isatty():
+        width = min(max(shutil.get_terminal_size().columns, 40), 100)
+    return textwrap.wrap(paragraph, width - 12, break_long_words=False, break_on_hyphens=False)
 
 
 def _because(examination: Examination) -> str:
