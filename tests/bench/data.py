@@ -93,7 +93,9 @@ def load(folder: Path = DOCS) -> dict[str, Group]:
 
 
 def save(groups: Mapping[str, Group], folder: Path = DOCS) -> None:
-    text = json.dumps({name: asdict(group) for name, group in groups.items()}, separators=(",", ":"))
+    text = json.dumps(
+        {name: asdict(group) for name, group in groups.items()}, separators=(",", ":")
+    )
     # A line each contest: a diff then shows what was measured anew.
     text = text.replace('{"name":', '\n{"name":').replace('{"about":', '\n{"about":')
     (folder / f"{NAME}.json").write_text(text + "\n", "utf-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.bench.data import Contest
 
+ROOT = Path(__file__).parents[2]
 SPAWNER = Path(__file__).with_name("spawner.py")
 GLMPATCH = (sys.executable, "-c", "from patcher.cli import main; main()")
 """As the script that an installation makes."""
@@ -75,11 +76,11 @@ class Runner:
         """What the last command printed, stdout and stderr as they came."""
         return (self.folder / "log").read_text("utf-8")
 
-    def contest(self, event: Event, runs: int, cold: bool = False) -> Contest:
-        """Run the entrants A, B, C, A, B, C, ...; a round before the first fills the caches."""
+    def contest(self, event: Event, runs: int, cold: bool = False, warm_up: bool = True) -> Contest:
+        """Run the entrants A, B, C, A, B, C, ...; a round to warm up fills the caches."""
         seconds: dict[str, list[float]] = {each.name: [] for each in event.entrants}
         peaks: dict[str, list[int]] = {each.name: [] for each in event.entrants}
-        for number in range(runs + 1):
+        for number in range(0 if warm_up else 1, runs + 1):
             for each in event.entrants:
                 each.prepare()
                 took, peak = self.run(each.command, cold)
@@ -95,5 +96,5 @@ def runner() -> Iterator[Runner]:
     with tempfile.TemporaryDirectory() as folder:
         bare = [sys.executable, "-I", "-S", str(SPAWNER)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen(bare, **pipes) as spawner:  # type: ignore[call-overload]
+        with subprocess.Popen(bare, cwd=ROOT, **pipes) as spawner:  # type: ignore[call-overload]
             yield Runner(spawner, Path(folder))

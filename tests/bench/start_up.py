@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from patcher.patch import load_patches
-from tests.bench.data import Group
+from tests.bench.data import Group, spread
+from tests.bench.importing import imported
 from tests.bench.machine import about
 from tests.bench.measure import GLMPATCH, Entrant, Event, Runner
 from tests.support import cache
@@ -26,13 +27,24 @@ CLICK = Entrant("import click", (sys.executable, "-c", "import click"))
 CODEMOD = "libcst.tool codemod"
 COLD = ("--help", "status, pristine", "apply, nothing to do", "apply of one patch")
 """What is measured without bytecode too; it shows in these as in the others."""
+OWNERS = {
+    "libcst": "importing LibCST",
+    "click": "importing Click",
+    "patcher": "importing glmpatch itself",
+}
+OTHERS = "importing modules of Python and others"
+REST = "starting Python, reading, parsing, mending and writing"
+PARTS = (*OWNERS.values(), OTHERS)
 
 
 def warm(runner: Runner, runs: int) -> Group:
     """With bytecode, as after any run before this one."""
     with trees() as (env, hand):
-        contests = [runner.contest(event, runs) for event in events(env, hand)]
-    return Group(about(runs), contests)
+        planned = events(env, hand)
+        contests = [runner.contest(event, runs) for event in planned]
+        (one,) = (event for event in planned if event.name == "apply of one patch")
+        shares = profile(runner, one.entrants[0], min(runs, 3))
+    return Group(about(runs), contests, figures={"apply": shares})
 
 
 def cold(runner: Runner, runs: int) -> Group:
@@ -41,6 +53,23 @@ def cold(runner: Runner, runs: int) -> Group:
         chosen = [event for event in events(env, hand) if event.name in COLD]
         contests = [runner.contest(event, runs, cold=True) for event in chosen]
     return Group(about(runs), contests)
+
+
+def profile(runner: Runner, entrant: Entrant, runs: int) -> dict[str, float]:
+    """Shares of the wall time of a command: what it imports, and all else."""
+    spent: dict[str, list[float]] = {}
+    for _ in range(runs):
+        entrant.prepare()
+        interpreter, *rest = entrant.command
+        whole, _peak = runner.run([interpreter, "-X", "importtime", *rest])
+        found = dict.fromkeys(PARTS, 0.0)
+        for name, seconds in imported(runner.output()).items():
+            top = {"patches": "patcher"}.get(name, name)
+            found[OWNERS.get(top, OTHERS)] += seconds / whole
+        found[REST] = 1 - sum(found.values())
+        for part, share in found.items():
+            spent.setdefault(part, []).append(share)
+    return {part: round(spread(shares).median, 3) for part, shares in spent.items()}
 
 
 @contextlib.contextmanager
