@@ -1,4 +1,4 @@
-"""The repair of glm4.py as a codemod for LibCST's own runner: what one would write without glmpatch.
+"""The repair of glm4.py as a codemod for LibCST's own runner: what one would write otherwise.
 
     python -m libcst.tool codemod --external tests.bench.codemod.RepairGlm4 --no-format glm4.py
 

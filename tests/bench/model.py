@@ -37,7 +37,7 @@ def measure(runner: Runner, runs: int) -> Group:
     with tempfile.TemporaryDirectory() as folder:
         same, figures = side_by_side(Path(folder), runs)
         env = copy(cpu_engine(), Path(folder) / "cpu")
-        subprocess.run([*GLMPATCH, "apply", "glm4-residual", "--path", str(env.site)], check=True)
+        subprocess.run([*GLMPATCH, "apply", "--path", str(env.site)], check=True)
         reports = [engine(runner, env) for _ in range(runs)]
     versions = reports[0]["versions"]
     return Group(
