@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -696,6 +697,8 @@ def _trace(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the command."""
+    # Looking for garbage takes a tenth of the time, and there is none: a tree holds no cycles.
+    gc.disable()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if completion.is_asked():
         completion.answer(cli)

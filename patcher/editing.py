@@ -6,6 +6,7 @@ that is removed takes its own line with it, and no comment or blank line above i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,12 @@ from patcher.reading import Value, dotted, fields, is_node, walk
 
 WIDTH = 80
 """Columns that vLLM's formatters (yapf, later ruff) allow a line."""
+
+
+@functools.lru_cache(maxsize=1)
+def printed(module: cst.Module) -> str:
+    """The source of a module, printed once; that takes as long as half of parsing it."""
+    return module.code
 
 
 def assign_pair(
@@ -40,7 +47,7 @@ def assign_pair(
     if len(lines) > 1:
         return pair
     indent = sum(len(_indent(module, each.body).expandtabs(8)) for each in inside)
-    widest = max(len(line) for line in module.code.split("\n"))
+    widest = max(len(line) for line in printed(module).split("\n"))
     if indent + len(lines[0]) > max(WIDTH, widest):
         pair = pair.with_changes(value=_wrap(module, call))
     return pair
@@ -268,8 +275,8 @@ def line_numbers(module: cst.Module, nodes: Iterable[cst.CSTNode]) -> dict[cst.C
 
     code = _rebuilt(module, enter, lambda _, node: node)
     assert isinstance(code, cst.Module)
-    printed = code.code
-    lines = {anchor: printed.partition(mark)[0].count("\n") + 1 for anchor, mark in marks.items()}
+    text = code.code
+    lines = {anchor: text.partition(mark)[0].count("\n") + 1 for anchor, mark in marks.items()}
     return {node: lines[anchor] for node, anchor in anchors.items()}
 
 

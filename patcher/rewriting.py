@@ -7,7 +7,7 @@ import hashlib
 import io
 import tokenize
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -90,13 +90,19 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
         data: the file's bytes.
         only: ids of the rewrites to make; None for all. The others are judged, not made.
     """
-    if patch.known.get(sha256(data)) is PatchState.FIXED:
+
+    def is_right(data: bytes) -> bool:
+        return patch.known.get(sha256(data)) is PatchState.FIXED
+
+    if is_right(data):
         fixed = tuple(Finding(r.id, RewriteState.FIXED) for r in patch.rewrites)
         return Plan(data, data, fixed)
     if not patch.within:
-        return _plan(patch, data, only)
+        return _plan(patch, data, only, is_right)
     window = cut(data, patch.within)
-    plan = _plan(patch, window.source, only)
+    plan = _plan(
+        patch, window.source, only, lambda after: is_right(window.above + after + window.below)
+    )
     return replace(
         plan,
         before=data,
@@ -106,7 +112,13 @@ def make_plan(patch: Patch, data: bytes, only: Collection[str] | None = None) ->
     )
 
 
-def _plan(patch: Patch, data: bytes, only: Collection[str] | None) -> Plan:
+def _plan(
+    patch: Patch,
+    data: bytes,
+    only: Collection[str] | None,
+    is_right: Callable[[bytes], bool],
+) -> Plan:
+    """The plan for a source; a result that ``is_right`` knows is not read anew."""
     try:
         module = parse(data)
     except Unreadable as error:
@@ -121,6 +133,8 @@ def _plan(patch: Patch, data: bytes, only: Collection[str] | None) -> Plan:
     edits = {k: v for r in made for place in places[r] for k, v in place.edits.items()}
     try:
         after = editing.apply_edits(module, edits).bytes
+        if is_right(after):
+            return Plan(data, after, findings)
         # Read anew, each rewrite that was made must find its own result fixed.
         again, gone = _find_all(_parse(after), patch)
     except (editing.NoPlace, Unreadable) as error:
@@ -145,7 +159,7 @@ def parse(data: bytes) -> cst.Module:
     """The module, or Unreadable when printing it would not give back the very same bytes."""
     module = _parse(data)
     try:
-        printed = module.bytes
+        printed = editing.printed(module).encode(module.encoding)
     except RecursionError as error:
         raise Unreadable("nested too deeply") from error
     if printed != data:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -161,6 +160,8 @@ def _absolute(path: Path) -> Path:
 def _interpreter(path: Path) -> Path:
     """The interpreter at ``path``, of the environment whose root that is, or on PATH."""
     if path.parent == Path() and not path.exists():
+        import shutil  # four modules for compression come with it
+
         path = Path(shutil.which(path) or path)
     path = _absolute(path)
     if not path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,17 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import footprint
 from tests.support.cache import uv
+from tests.support.environment import Environment, glmpatch
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    uv("build", "--wheel", "--out-dir", str(folder), str(ROOT))
-    (built,) = folder.glob("*.whl")
-    return built
+    return footprint.build(tmp_path_factory.mktemp("dist"))
 
 
 def test_the_wheel_holds_the_two_packages_and_is_small(wheel: Path) -> None:
@@ -34,7 +34,8 @@ def test_the_wheel_holds_the_two_packages_and_is_small(wheel: Path) -> None:
     sources = {str(p.relative_to(ROOT)) for p in ROOT.glob("patche[rs]/**/*.py")}
     assert sources <= set(names)
     assert {"patcher/py.typed", "patches/py.typed"} <= set(names)
-    assert wheel.stat().st_size < 150_000
+    # All of it is source and metadata; measured: 120 kB.
+    assert wheel.stat().st_size < 130_000
 
 
 def test_an_environment_that_has_it_has_its_manual_page(wheel: Path, tmp_path: Path) -> None:
@@ -57,3 +58,47 @@ def test_installing_it_beside_vllm_changes_no_package_that_is_there(
     added = {what.partition("==")[0] for sign, what in changes if sign == "+"}
     assert added == {"glmpatch", "libcst"}, plan
     assert [what for sign, what in changes if sign != "+"] == []
+
+
+def test_a_real_install_adds_two_packages_and_the_environment_stays_sound(
+    wheel: Path, env: Environment
+) -> None:
+    before, problems = footprint.present(env), check(env)
+    footprint.install(env, wheel)
+    added = {name for name in footprint.present(env) - before if ".dist-info" not in name}
+    script, packages = "bin/glmpatch", ("libcst", "patcher", "patches")
+    assert added == {script, *(f"site-packages/{name}" for name in packages)}
+    assert footprint.size(footprint.ours(env, "glmpatch")) < 400_000
+    assert check(env) == problems == "No broken requirements found.\n"
+
+
+def check(env: Environment) -> str:
+    """What ``pip check`` says of an environment."""
+    pip = [sys.executable, "-m", "pip", "--python", str(env.python), "check"]
+    return subprocess.run(pip, capture_output=True, text=True).stdout
+
+
+def test_nothing_of_glmpatch_is_imported_when_vllm_runs(wheel: Path, env: Environment) -> None:
+    footprint.install(env, wheel)
+    script = [str(env.python), "-m", "patcher", "apply"]
+    subprocess.run(script, check=True, capture_output=True)
+    models = ("glm4", "glm")
+    code = "; ".join(f"import vllm.model_executor.models.{name}" for name in models)
+    done = env.run(f"{code}; import json, sys; print(json.dumps(sorted(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert {"vllm", "torch"} <= loaded
+    assert loaded & {"patcher", "patches", "libcst", "glmpatch"} == set()
+
+
+def test_run_isolated_it_adds_nothing_but_receipts(env: Environment) -> None:
+    before, tree = footprint.present(env), env.tree()
+    done = glmpatch("apply", "--python", str(env.root))
+    assert done.returncode == 0, done.stderr
+    assert footprint.present(env) == before
+    new = set(env.tree()) - set(tree)
+    assert new
+    assert all(Path(name).name.startswith("glmpatch-") for name in new)
+    assert {Path(name).parent.name for name in new} == {env.dist_info.name}
+    assert glmpatch("revert", "--python", str(env.root)).returncode == 0
+    assert env.tree() == tree

@@ -1,0 +1,88 @@
+"""Two model files side by side in one process, in turn: ``python forward.py REQUEST.json``.
+
+Run by the interpreter that owns vLLM, as the probe is and with the probe's own means; prints the
+seconds of every forward pass as JSON, by file and kind of pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import time
+from typing import Any
+
+
+def probe(folder: str) -> Any:
+    """The probe's modules, under the name that its own entry gives them."""
+    spec = importlib.util.spec_from_file_location(
+        "glmpatch_probe", f"{folder}/__init__.py", submodule_search_locations=[folder]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["glmpatch_probe"] = package
+    spec.loader.exec_module(package)
+    return importlib.import_module("glmpatch_probe.module")
+
+
+def main(request_file: str) -> None:
+    with open(request_file, encoding="utf-8") as stream:
+        request = json.load(stream)
+    module = probe(request["probe"])
+    sys.path.insert(0, request["root"])
+    module.use_platform("cpu")
+    import torch
+
+    torch.set_num_threads(request["threads"])
+    proof = request["proof"]
+    checkpoint = module.open_checkpoint({"model": None, "precision": "float32"}, proof, "cpu")
+    prompts = checkpoint.draw(request["tokens"].values())
+    models = {
+        name: build(module, checkpoint, proof, path) for name, path in request["files"].items()
+    }
+    answers = [[model(prompt) for prompt in prompts] for model in models.values()]
+    away = module.compare(answers[0], answers[1])["distance"]
+    seconds: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in models} for kind in request["tokens"]
+    }
+    for _ in range(request["runs"]):
+        for kind, prompt in zip(request["tokens"], prompts):
+            for name, model in models.items():
+                started = time.perf_counter()
+                for _ in range(request["passes"][kind]):
+                    model(prompt)
+                seconds[kind][name].append(time.perf_counter() - started)
+    print(json.dumps({"seconds": seconds, "away": away}))
+
+
+def build(module: Any, checkpoint: Any, proof: Any, path: str) -> Any:
+    """A model by the file at ``path``, as a function of a prompt."""
+    import torch
+    from vllm.forward_context import set_forward_context
+
+    sys.modules.pop(proof["module"], None)
+    finder = module.FileFinder({proof["module"]: path})
+    sys.meta_path.insert(0, finder)
+    source = importlib.import_module(proof["module"])
+    sys.meta_path.remove(finder)
+    assert source.__file__ == path
+    model_class = getattr(source, proof["architecture"])
+    if not hasattr(model_class, "sample"):
+        # 0.8.4 takes for a model that generates only what has this method; 0.8.5's has it not.
+        model_class.sample = lambda self, logits, sampling_metadata: None
+    module._replace_attention()
+    with module.vllm_config(checkpoint, proof["architecture"], model_class) as config:
+        model = model_class(vllm_config=config).eval()
+    model.load_weights(checkpoint.reference.state_dict().items())
+
+    def forward(prompt: Any) -> Any:
+        with torch.inference_mode(), set_forward_context(None, config):
+            return module._forward(model, prompt)
+
+    return forward
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

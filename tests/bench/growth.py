@@ -1,0 +1,159 @@
+"""What more of everything costs: environments, lines of the model file, releases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench.data import Contest, Group, Growth
+from tests.bench.machine import about
+from tests.bench.measure import GLMPATCH, Entrant, Event, Runner
+from tests.bench.start_up import parse
+from tests.matrix import judge, table
+from tests.support import fake
+from tests.support.environment import MODEL_FILE
+
+ENVIRONMENTS = (1, 10, 100)
+LINES = (300, 3_000, 30_000)
+"""Rounded; the first is the released file, which has some more."""
+RELEASES = (1, 10, 0)
+"""0 stands for all there are."""
+LONG = 3
+"""Runs of the largest of each, which take seconds; those before have filled the caches."""
+MANY = (sys.executable, "-m", "tests.bench.many")
+PART = '''
+
+class Generated{number}(nn.Module):
+    """Stands for one more model of the family."""
+
+    def __init__(self, hidden_size: int, scale: float = {number}.5) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.weight = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self.scale = scale
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.scale > 1.0:
+            hidden_states = hidden_states * self.scale
+        return torch.matmul(hidden_states, self.weight) + hidden_states
+
+
+def generated_{number}(values: list[int], *, limit: int = {number}) -> dict[str, int]:
+    """Stands for one more helper."""
+    kept = [value for value in values if 0 <= value < limit]
+    return {{str(value): value % (limit or 1) for value in kept}}
+'''
+"""What the model file is grown by."""
+
+
+def measure(runner: Runner, runs: int) -> Group:
+    with tempfile.TemporaryDirectory() as folder:
+        growths = [
+            *environments(runner, runs, Path(folder), ENVIRONMENTS),
+            *lines(runner, runs, Path(folder), LINES),
+            releases(runner, runs, RELEASES),
+        ]
+    return Group(about(runs), growths=growths)
+
+
+def environments(
+    runner: Runner, runs: int, folder: Path, counts: Sequence[int]
+) -> tuple[Growth, Growth]:
+    """``status`` and ``apply`` over so many environments in one process."""
+    model = fake.source(MODEL_FILE)
+    roots = [
+        str(fake.environment(folder / str(number), model, others=right()).site)
+        for number in range(max(counts))
+    ]
+
+    def revert() -> None:
+        subprocess.run([*MANY, "revert", "--", *roots], check=True, capture_output=True)
+        assert (Path(roots[-1]) / MODEL_FILE).read_bytes() == model
+
+    status, apply = (
+        {
+            count: runner.contest(
+                Event(
+                    command, [Entrant("glmpatch", [*MANY, command, "--", *roots[:count]], before)]
+                ),
+                runs,
+            )
+            for count in counts
+        }
+        for command, before in (("status", lambda: None), ("apply", revert))
+    )
+    return (
+        Growth("status, several environments", "environments", status),
+        Growth("apply, several environments", "environments", apply),
+    )
+
+
+def lines(runner: Runner, runs: int, folder: Path, counts: Sequence[int]) -> tuple[Growth, Growth]:
+    """``status`` and ``apply`` on a model file of so many lines, against LibCST's parser alone."""
+    found: dict[str, dict[int, Contest]] = {"status": {}, "apply": {}}
+    for count in counts:
+        model = grown(fake.source(MODEL_FILE), count)
+        env = fake.environment(folder / f"lines-{count}", model, others=right())
+        by_path = ("--path", str(env.site))
+        parser = parse([env.model])
+
+        def revert(by_path: Sequence[str] = by_path) -> None:
+            subprocess.run([*GLMPATCH, "revert", *by_path], check=True, capture_output=True)
+
+        for command in found:
+            event = Event(
+                command,
+                [Entrant("glmpatch", [*GLMPATCH, command, *by_path], revert), parser],
+            )
+            found[command][count] = contest(runner, event, runs, count == max(counts))
+    return (
+        Growth("status, one long file", "lines", found["status"]),
+        Growth("apply, one long file", "lines", found["apply"]),
+    )
+
+
+def right() -> fake.Files:
+    """The other patches' files, repaired already: a hash tells, and this is about one file."""
+    return {file: data for file, data in fake.repaired().items() if file != MODEL_FILE}
+
+
+def contest(runner: Runner, event: Event, runs: int, largest: bool) -> Contest:
+    if not largest:
+        return runner.contest(event, runs)
+    return runner.contest(event, min(runs, LONG), warm_up=False)
+
+
+def grown(source: bytes, count: int) -> bytes:
+    """The file with functions and classes added until it has ``count`` lines."""
+    number = 0
+    parts = [source]
+    missing = count - source.count(b"\n")
+    while missing > 0:
+        part = PART.format(number=number).encode()
+        parts.append(part)
+        missing -= part.count(b"\n")
+        number += 1
+    return b"".join(parts)
+
+
+def releases(runner: Runner, runs: int, counts: Sequence[int]) -> Growth:
+    """``status`` over the releases on the registry, from the newest on, in one process."""
+    wheels = judge.read_all(table.load())
+    newest = {wheel.release: str(wheel.root) for wheel in wheels}
+    roots = list(reversed(newest.values()))
+    return Growth(
+        "status, releases of vLLM",
+        "releases",
+        {
+            count: contest(
+                runner,
+                Event("status", [Entrant("glmpatch", [*MANY, "status", "--", *roots[:count]])]),
+                runs,
+                count == len(roots),
+            )
+            for count in (count or len(roots) for count in counts)
+        },
+    )
