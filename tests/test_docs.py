@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from patcher.help import TOLD
 from patcher.patch import load_patches
 from patcher.rewriting import make_plan
 from patches.glm_rope import PATCH
-from tests.support import cache
+from tests.support.man import man
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,14 +39,9 @@ def test_the_manual_page_is_not_stale() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_the_manual_page_is_read_without_a_warning_and_holds_everything(width: int) -> None:
-    if shutil.which("man") is None or shutil.which("groff") is None:
-        assert os.geteuid() == 0, "install man-db and groff-base: a test reads the manual page"
-        cache.apt("man-db", "groff-base")
-    done = subprocess.run(
-        ["man", "--warnings=w", "--no-hyphenation", "--local-file", str(manual.PAGE)],
-        env={**os.environ, "MANWIDTH": str(width), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
+    done = man(
+        *("man", "--warnings=w", "--no-hyphenation", "--local-file", str(manual.PAGE)),
+        env={"MANWIDTH": str(width), "LC_ALL": "C.UTF-8"},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= width
@@ -62,7 +54,7 @@ def test_the_manual_page_is_read_without_a_warning_and_holds_everything(width: i
 
 
 def test_the_manual_page_introduces_itself_to_whatis() -> None:
-    done = subprocess.run(["lexgrog", str(manual.PAGE)], capture_output=True, text=True)
+    done = man("lexgrog", str(manual.PAGE))
     assert '"glmpatch - repair GLM-4-0414 in an installed vLLM' in done.stdout, done
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.bench import footprint
 from tests.support.cache import uv
 from tests.support.environment import Environment, glmpatch
+from tests.support.man import man
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,12 +42,8 @@ def test_the_wheel_holds_the_two_packages_and_is_small(wheel: Path) -> None:
 def test_an_environment_that_has_it_has_its_manual_page(wheel: Path, tmp_path: Path) -> None:
     uv("venv", "--python", sys.executable, str(tmp_path))
     uv("pip", "install", "--no-deps", "--python", str(tmp_path), str(wheel))
-    done = subprocess.run(
-        ["man", "--where", "glmpatch"],
-        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    done = man("man", "--where", "glmpatch", env={"PATH": path})
     assert Path(done.stdout.strip()) == tmp_path / "share" / "man" / "man1" / "glmpatch.1", done
 
 
