@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from patcher import rewriting
 from patcher.patch import PatchState
 from patcher.rewriting import Plan, make_plan, sha256
 from patches.glm4_residual import PATCH
@@ -304,3 +305,16 @@ assert "libcst.matchers" not in sys.modules
 assert "libcst.codemod" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_a_result_of_known_sha256_is_not_read_anew(
+    released_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    parse = rewriting._parse
+    monkeypatch.setattr(rewriting, "_parse", lambda data: parsed.append(data) or parse(data))
+    assert make_plan(PATCH, released_file).state is PatchState.NEEDED
+    assert parsed == [released_file]
+    other = released_file + b"# one more line\n"
+    plan = make_plan(PATCH, other)
+    assert parsed[1:] == [other, plan.after]
