@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import libcst as cst
 import pytest
 
 from patcher import rewriting
@@ -312,7 +313,12 @@ def test_a_result_of_known_sha256_is_not_read_anew(
 ) -> None:
     parsed: list[bytes] = []
     parse = rewriting._parse
-    monkeypatch.setattr(rewriting, "_parse", lambda data: parsed.append(data) or parse(data))
+
+    def counted(data: bytes) -> cst.Module:
+        parsed.append(data)
+        return parse(data)
+
+    monkeypatch.setattr(rewriting, "_parse", counted)
     assert make_plan(PATCH, released_file).state is PatchState.NEEDED
     assert parsed == [released_file]
     other = released_file + b"# one more line\n"

@@ -104,11 +104,11 @@ def apply_profile(group: Group) -> str:
     if over:
         text += f"""
 Over budget: {", ".join(over)}.
-LibCST is imported without its matchers and metadata, and the baseline imports it too; the imports that are glmpatch's alone are the smaller part. What the
-baseline does not do is the work: reading the values that reach each place, in the whole model file
-and not in a text of it; line numbers; printing the module to see that not a byte would be lost, and
-printing it mended; original, receipt and file on the disk with `fsync`. A result of known sha256 is
-not read anew.
+LibCST is imported without its matchers and metadata, and the baseline imports it too; the imports
+that are glmpatch's alone are the smaller part. What the baseline does not do is the work: reading
+the values that reach each place, in the whole model file and not in a text of it; line numbers;
+printing the module to see that not a byte would be lost, and printing it mended; original, receipt
+and file on the disk with `fsync`. A result of known sha256 is not read anew.
 """
     return text
 
