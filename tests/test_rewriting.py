@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import libcst as cst
 import pytest
 
+from patcher import rewriting
 from patcher.patch import PatchState
 from patcher.rewriting import Plan, make_plan, sha256
 from patches.glm4_residual import PATCH
@@ -304,3 +306,21 @@ assert "libcst.matchers" not in sys.modules
 assert "libcst.codemod" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_a_result_of_known_sha256_is_not_read_anew(
+    released_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    parse = rewriting._parse
+
+    def counted(data: bytes) -> cst.Module:
+        parsed.append(data)
+        return parse(data)
+
+    monkeypatch.setattr(rewriting, "_parse", counted)
+    assert make_plan(PATCH, released_file).state is PatchState.NEEDED
+    assert parsed == [released_file]
+    other = released_file + b"# one more line\n"
+    plan = make_plan(PATCH, other)
+    assert parsed[1:] == [other, plan.after]

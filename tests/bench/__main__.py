@@ -6,8 +6,10 @@ Results of groups that are not run stay as they were measured before.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import data, footprint, growth, model, page, proof, start_up
@@ -38,9 +40,11 @@ def main() -> None:
         parser.error(f"no such group: {', '.join(sorted(unknown))}" if unknown else "--runs < 1")
     groups = data.load(asked.docs)
     for name in [] if asked.redraw else asked.groups or GROUPS:
-        started = time.monotonic()
+        started, load = time.monotonic(), round(os.getloadavg()[0], 1)
         with runner() as commands:
-            groups[name] = GROUPS[name](commands, asked.runs)
+            group = GROUPS[name](commands, asked.runs)
+        # How busy the machine was before: a ratio bears some of that, and not much.
+        groups[name] = replace(group, about={**group.about, "load": load})
         print(f"{name}: {time.monotonic() - started:.0f} s\n", flush=True)
         print(page.as_text(groups[name]), flush=True)
         # Kept at once: a later group may fail.

@@ -96,7 +96,9 @@ def engine(runner: Runner, env: Environment) -> dict[str, Any]:
             *("--against", "transformers-backend", "--python", str(env.root)),
         ]
     )
-    answer = json.loads(runner.output().splitlines()[-1])
+    # Messages stand in the same log; what is sought is the one JSON object.
+    text = runner.output()
+    answer, _ = json.JSONDecoder().raw_decode(text[text.index("{\n") :])
     report: dict[str, Any] = answer["verify"]
     assert report["outcome"] == "passed"
     return report

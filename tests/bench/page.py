@@ -101,7 +101,7 @@ def _parts(groups: Mapping[str, Group]) -> Iterable[str]:
             yield _absolute(group.contests)
     yield words.ABOUT
     yield _table(
-        ("group", "date", "runs", "machine", "with"),
+        ("group", "date", "runs", "load before", "machine", "with"),
         ((name, *_about(group)) for name, group in groups.items()),
     )
 
@@ -186,12 +186,13 @@ def _megabytes(contest: Contest, entrant: str, count: int) -> float:
     return median(contest.peaks[entrant]) / 1024
 
 
-def _about(group: Group) -> tuple[str, str, str, str]:
+def _about(group: Group) -> tuple[str, ...]:
     about = group.about
     versions = {"Python": about["python"], **about["versions"], **group.figures.get("versions", {})}
     return (
         about["date"],
         str(about["runs"]),
+        str(about.get("load", "not noted")),
         f"{about['cpu']}, {about['cores']} cores, {about['memory']:.0f} GB, {about['system']}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
     )

@@ -18,7 +18,7 @@ HEAD = (
     'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" role="img">\n'
     '<title>{title}</title>\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
 )
-LEFT, WIDTH, ROW, TOP = 330, 760, 22, 44
+LEFT, WIDTH, ROW, TOP = 400, 830, 22, 44
 """Pixels: where the bars begin, the whole width, one row, and where the first row begins."""
 PANEL, GAP, HEIGHT = 330, 70, 300
 """Pixels: the width of one panel of curves, the space left of it, the height of the picture."""

@@ -65,7 +65,12 @@ ABSOLUTE = """\
 
 Medians; they say as much of the machine as of glmpatch. Of the engine: milliseconds a token.
 """
-ABOUT = "## Where and with what\n"
+ABOUT = """\
+## Where and with what
+
+"Load before" is what else the machine did when a group began. Above 0.7, or where it was not noted,
+take the milliseconds for too high and the ratios for less certain than their brackets say.
+"""
 
 
 def instead(group: Group) -> str:
@@ -98,12 +103,12 @@ def apply_profile(group: Group) -> str:
     text = f"Where `apply` of one patch spends its time, by `-X importtime`: {told}.\n"
     if over:
         text += f"""
-Over budget: {", ".join(over)}. LibCST is imported without its matchers and metadata, and the
-baseline imports it too; the imports that are glmpatch's alone are the smaller part. What the
-baseline does not do is the work: reading the values that reach each place, in the whole model file
-and not in a text of it; line numbers; printing the module to see that not a byte would be lost, and
-printing it mended; original, receipt and file on the disk with `fsync`. A result of known sha256 is
-not read anew, which was the largest part that could be left out.
+Over budget: {", ".join(over)}.
+LibCST is imported without its matchers and metadata, and the baseline imports it too; the imports
+that are glmpatch's alone are the smaller part. What the baseline does not do is the work: reading
+the values that reach each place, in the whole model file and not in a text of it; line numbers;
+printing the module to see that not a byte would be lost, and printing it mended; original, receipt
+and file on the disk with `fsync`. A result of known sha256 is not read anew.
 """
     return text
 
