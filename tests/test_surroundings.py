@@ -41,8 +41,9 @@ def test_help_of_a_command_ends_with_examples_and_exit_codes(name: str) -> None:
     ]
 
 
-def test_the_examples_can_be_typed() -> None:
+def test_the_examples_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as the parser reads it; what it then does is tried elsewhere."""
+    monkeypatch.chdir(tmp_path)  # the parser opens the file of --report
     for told in TOLD.values():
         for example in told.examples:
             words = example.partition(" | ")[0].split()[1:]
