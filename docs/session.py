@@ -5,23 +5,18 @@ They run in a copy of the released environment, which the picture calls /opt/ven
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
 import tempfile
-import termios
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from tests.readme import as_shown
 from tests.support import cache
 from tests.support.environment import Environment, copy
+from tests.support.terminal import terminal
 
 PICTURE = Path(__file__).with_name("session.svg")
 SHOWN = "/opt/venv"
@@ -35,30 +30,13 @@ FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monos
 
 def typed(command: str, env: Environment) -> str:
     """What a command prints on a terminal, its colours included."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
-    words = [sys.executable, "-m", "patcher", *command.split()[1:], "--python", str(env.root)]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
-    environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    printed = b""
-    while True:
-        try:
-            some = os.read(ours, 65536)
-        except OSError:  # how Linux tells that the other end was closed
-            break
-        if not some:
-            break
-        printed += some
-    os.close(ours)
-    process.wait()
-    text = printed.decode().replace("\r\n", "\n").replace(str(env.root), SHOWN)
+    text = terminal(
+        *command.split()[1:],
+        *("--python", str(env.root)),
+        env={"TERM": "xterm-256color", "COLUMNS": str(WIDTH)},
+    ).replace("\r\n", "\n")
     # A progress line is overwritten by the next one: carriage return, erase the line.
-    text = re.sub(r"[^\n]*\r\x1b\[2K", "", text)
-    return re.sub(r"python3\.\d+", "python3.11", text)
+    return as_shown(re.sub(r"[^\n]*\r\x1b\[2K", "", text), {SHOWN: env})
 
 
 def session() -> str:

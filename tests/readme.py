@@ -44,7 +44,11 @@ def printed(command: str, environments: Mapping[str, Environment]) -> str:
         text=True,
         env={**os.environ, "COLUMNS": "80"},
     )
-    text = done.stdout
+    return as_shown(done.stdout, environments)
+
+
+def as_shown(text: str, environments: Mapping[str, Environment]) -> str:
+    """A text that names environments by the names that the pages give them."""
     for shown, env in environments.items():
         text = text.replace(str(env.root), shown)
     return re.sub(r"python3\.\d+", "python3.11", text)

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -25,6 +24,7 @@ from patcher.patch import Patch, load_patches
 from tests.support import cache, fake
 from tests.support.environment import MODEL_FILE, Environment, describe, glmpatch
 from tests.support.sources import REWRITES, proper_subsets, repaired
+from tests.support.terminal import terminal
 
 SCHEMA = json.loads(Path(__file__).with_name("schema.json").read_text())
 COMMANDS = ("status", "list", "explain", "diff", "apply", "revert", "verify")
@@ -744,31 +744,6 @@ def test_an_interruption_has_its_own_exit_code(
     assert done.returncode == 130
     assert "error: interrupted" in done.stderr
     assert ask("apply", "--path", str(fresh.site), code=130)["error"]["hint"]
-
-
-def terminal(*arguments: str, env: dict[str, str] | None = None) -> str:
-    """What the command prints where stdin, stdout and stderr are one terminal."""
-    ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "patcher", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**environment, **(env or {})},
-    ):
-        os.close(theirs)
-        said = b""
-        while True:
-            try:
-                data = os.read(ours, 4096)
-            except OSError:  # how Linux says that the other end is closed
-                break
-            if not data:
-                break
-            said += data
-    os.close(ours)
-    return said.decode()
 
 
 def test_colour_is_for_terminals_and_never_with_no_color(fresh: Environment) -> None:

@@ -11,7 +11,8 @@ from patcher.cli import cli
 from patcher.errors import MEANING, Exit
 from patcher.help import TOLD
 from tests.support.environment import glmpatch
-from tests.test_cli import alone, terminal
+from tests.support.terminal import terminal
+from tests.test_cli import alone
 
 COMMANDS = sorted(cli.commands)
 C = {"LC_ALL": "C", "LANG": "C"}
