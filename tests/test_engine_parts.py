@@ -71,14 +71,8 @@ def test_the_compiled_mode_of_a_gpu_needs_no_compiler_of_ours(
 
 
 ARGUMENTS = """
-import dataclasses, importlib.util, json, sys
-spec = importlib.util.spec_from_file_location(
-    "glmpatch_probe", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]]
-)
-package = importlib.util.module_from_spec(spec)
-sys.modules["glmpatch_probe"] = package
-spec.loader.exec_module(package)
-from glmpatch_probe import outcome, serve
+import json, runpy, sys
+serve = runpy.run_path(sys.argv[1])["load"]("serve")
 import torch
 from vllm.engine.arg_utils import EngineArgs
 GIB = 2**30
@@ -93,7 +87,7 @@ for free, engine in ((60, "V1"), (60, "V0"), (2, "V1")):
     try:
         arguments = serve.arguments({**order, "engine": engine}, task, 158, 2)
         EngineArgs(**arguments)
-    except outcome.CannotRun as error:
+    except serve.CannotRun as error:
         arguments = error.reason
     answers[f"{free} {engine}"] = arguments
 print(json.dumps(answers))
@@ -105,7 +99,7 @@ def test_an_engine_on_a_gpu_asks_for_the_memory_of_a_small_model(released: Path)
     done = subprocess.run(
         [
             str(released / "bin" / "python"),
-            *("-I", "-B", "-c", ARGUMENTS, str(Path(engine.__file__).parent)),
+            *("-I", "-B", "-c", ARGUMENTS, str(Path(engine.__file__).with_name("__main__.py"))),
         ],
         capture_output=True,
         text=True,

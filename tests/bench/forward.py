@@ -7,30 +7,17 @@ seconds of every forward pass as JSON, by file and kind of pass.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
+import runpy
 import sys
 import time
 from typing import Any
 
 
-def probe(folder: str) -> Any:
-    """The probe's modules, under the name that its own entry gives them."""
-    spec = importlib.util.spec_from_file_location(
-        "glmpatch_probe", f"{folder}/__init__.py", submodule_search_locations=[folder]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
-    sys.modules["glmpatch_probe"] = package
-    spec.loader.exec_module(package)
-    return importlib.import_module("glmpatch_probe.module")
-
-
 def main(request_file: str) -> None:
     with open(request_file, encoding="utf-8") as stream:
         request = json.load(stream)
-    module = probe(request["probe"])
+    module = runpy.run_path(request["probe"])["load"]("module")
     sys.path.insert(0, request["root"])
     module.use_platform("cpu")
     import torch

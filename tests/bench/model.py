@@ -54,7 +54,7 @@ def side_by_side(folder: Path, runs: int) -> tuple[list[Contest], Mapping[str, A
     proof = PATCH.proof
     assert isinstance(proof, Proof)
     request = {
-        "probe": str(PROBE.parent),
+        "probe": str(PROBE),
         "root": str(env.site),
         "proof": {**asdict(proof), "config": {**proof.config, **SIZES["cpu"]}},
         "files": {

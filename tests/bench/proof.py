@@ -86,5 +86,5 @@ def steps(env: Environment) -> dict[str, float]:
 def versions(env: Environment) -> Mapping[str, str]:
     """Of the environment that is proven, as its metadata says."""
     names = ("vllm", "torch", "transformers")
-    (found,) = [{path.name.split("-")[0]: path.name for path in env.site.glob("*.dist-info")}]
+    found = {path.name.split("-")[0]: path.name for path in env.site.glob("*.dist-info")}
     return {name: found[name].split("-")[1].removesuffix(".dist") for name in names}

@@ -100,7 +100,7 @@ def parse(paths: Sequence[Path]) -> Entrant:
 def events(env: Environment, hand: Path) -> list[Event]:
     by_path = ("--path", str(env.site))
     pristine = env.model.read_bytes()
-    (fixed,) = (cache.distribution("vllm", "0.8.5"),)
+    fixed = cache.distribution("vllm", "0.8.5")
 
     def glmpatch(*arguments: str) -> None:
         subprocess.run([*GLMPATCH, *arguments, *by_path], check=True, capture_output=True)
@@ -134,7 +134,7 @@ def events(env: Environment, hand: Path) -> list[Event]:
         Event("list", [entrant("glmpatch", "list"), CLICK]),
         Event(
             "status, pristine",
-            [Entrant("glmpatch", status, unpatched), CLICK, parse(every)],
+            [Entrant("glmpatch", status, unpatched), CLICK, parse_all],
         ),
         Event(
             "status, patched",
