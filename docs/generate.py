@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 from docs import manual
-from patcher.patch import Behaviour, Patch, load_patches
+from glmpatch.catalogue import load_patches
+from glmpatch.patch import Answers, Patch, paths_of
+from glmpatch.proof.kinds.answers import questions
+from glmpatch.symptoms import SILENT
 from tests.matrix import table
 from tests.matrix.table import Table
 
+SHOWN = {"needed": "**needed**", "not-applicable": "-"}
 PAGE = Path(__file__).with_name("patches.md")
 HEAD = """\
 # Patches
@@ -26,9 +31,9 @@ RELEASES = """\
 
 Every release on the registry from 0.6.0 on, as a plain reading of its sources says; glmpatch is
 held against it with `python -m tests.matrix`. *needed*: the release has the defect and the patch
-mends it. *fixed*: upstream's form, which glmpatch recognises as right. *not-applicable*: no such
-file, or nothing there that the patch could mend. A release that is not here is judged by the
-structure of its files.
+mends it. *fixed*: upstream has mended it. A dash: no such file, or nothing there that the patch
+could mend. Releases that are alike stand in one line. In a release that is not here no file is
+known, and only a proof vouches for one.
 """
 TELL = """\
 ### How one can tell
@@ -46,13 +51,27 @@ def page() -> str:
 
 
 def _patch(patch: Patch) -> str:
-    rewrites = "\n".join(f"- `{each.id}`: {each.title}" for each in patch.rewrites)
+    rewrites = "\n".join(
+        f"- `{each.id}`: {each.title}" + (f" (vLLM {each.versions})" if each.versions else "")
+        for each in patch.rewrites
+    )
+    files = "<br>".join(f"`{path}`" for path in paths_of(patch.file))
+    beside = [path for each in patch.neighbours for path in paths_of(each.file)]
+    caution = (
+        f"\n**Not advised**, and applied only by name: {' '.join(patch.caution.split())}\n"
+        if patch.caution
+        else ""
+    )
+    symptoms = "\n".join(f"- {_symptom(each)}" for each in patch.symptoms)
     return f"""\
 ## {patch.id}
 
 **{patch.title}**
 
+{symptoms}
+
 {patch.why}
+{caution}
 
 {patch.how}
 
@@ -61,18 +80,24 @@ def _patch(patch: Patch) -> str:
 | | |
 |---|---|
 | vLLM | `{patch.versions}` |
-| file | `{patch.file}` |
-| counts on | {", ".join(f"`{each.file}`" for each in patch.neighbours) or "nothing else"} |
+| file | {files} |
+| counts on | {", ".join(f"`{each}`" for each in beside) or "nothing else"} |
 | proof | {_proof(patch)} |
 | upstream | <{patch.upstream}> |
 | removal | {patch.removal} |
 """
 
 
+def _symptom(text: str) -> str:
+    silent = text.startswith(SILENT)
+    return text.removeprefix(SILENT).strip() if silent else f"`{text}`"
+
+
 def _proof(patch: Patch) -> str:
     proof = patch.proof
-    if isinstance(proof, Behaviour):
-        return f"{len(proof.cases)} questions to the configuration in `{proof.module}`"
+    if isinstance(proof, Answers):
+        count = len(questions(proof))
+        return f"{count} questions with known answers, put to {proof.about}"
     return (
         f"the numbers of `{proof.architecture}` against Transformers {proof.transformers} or newer"
     )
@@ -83,19 +108,26 @@ def _table(patches: tuple[Patch, ...], known: Table) -> str:
         "| vLLM | " + " | ".join(patch.id for patch in patches) + " |",
         "|---" * (len(patches) + 1) + "|",
     ]
-    for release in known.releases:
-        cells = [known.row(release, patch.id).cell for patch in patches]
-        cells = [f"**{cell}**" if cell == "needed" else cell for cell in cells]
-        lines.append(f"| {release} | " + " | ".join(cells) + " |")
+    for cells, alike in groupby(known.releases, lambda r: _cells(r, patches, known)):
+        span = list(alike)
+        lines.append(f"| {_span(span[0], span[-1])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(release: str, patches: tuple[Patch, ...], known: Table) -> tuple[str, ...]:
+    cells = [known.row(release, patch.id).cell for patch in patches]
+    return tuple(SHOWN.get(cell, cell) for cell in cells)
+
+
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
 
 
 def _reasons(patch: Patch, known: Table) -> str:
     lines = [f"`{patch.id}`", ""]
     for row in known.rows:
         if row.patch == patch.id:
-            span = row.first if row.first == row.last else f"{row.first} to {row.last}"
-            lines.append(f"- {span}, {row.cell}: {row.why}")
+            lines.append(f"- {_span(row.first, row.last)}, {row.cell}: {row.why}")
     return "\n".join(lines) + "\n"
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from patcher import __version__
-from patcher.cli import cli
-from patcher.errors import MEANING, Exit
-from patcher.help import TOLD
+from glmpatch import __version__
+from glmpatch.command.cli import cli
+from glmpatch.command.help import TOLD
+from glmpatch.errors import MEANING, Exit
 
 PAGE = Path(__file__).with_name("glmpatch.1")
 SYNOPSIS = """\
@@ -21,10 +21,11 @@ SYNOPSIS = """\
 .RI [ patch ...]
 """
 DESCRIPTION = """\
-vLLM 0.8.4 cannot run GLM\\-4\\-0414: its model file is broken in four places.
+GLM models break on pinned releases of vLLM: with a crash, or silently, with wrong answers or lost
+tool calls.
 .B glmpatch
-repairs the installed vLLM, refuses where it is not sure, proves the repair with numbers, and takes
-it back without a trace.
+repairs the installed vLLM, refuses where it is not sure, proves the repair with numbers or with
+questions whose answers are known, and takes it back without a trace.
 .PP
 The vLLM meant is the one of the Python that runs
 .BR glmpatch ,
@@ -33,7 +34,7 @@ unless
 or
 .B \\-\\-path
 names another.
-Where no patch is named, all are meant that the vLLM needs.
+Where no patch is named, all are meant that the vLLM needs and that are advised.
 Data goes to the standard output, messages go to the standard error, and nothing ever prompts.
 """
 SURROUNDINGS = """\
@@ -46,6 +47,12 @@ Without it, colour is for terminals only.
 How wide the help is, and on a terminal what
 .B glmpatch explain
 prints.
+.TP
+.B LANG, LC_ALL, GLMPATCH_LANG
+Messages are in Chinese where the locale is, such as zh_CN.UTF\\-8, or where
+.B GLMPATCH_LANG
+is zh_CN; with en they are English.
+JSON is English always.
 .TP
 .B _GLMPATCH_COMPLETE
 Set by shells that ask how a line may go on; see below.

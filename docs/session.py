@@ -6,6 +6,7 @@ They run in a copy of the released environment, which the picture calls /opt/ven
 from __future__ import annotations
 
 import io
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -33,7 +34,12 @@ def typed(command: str, env: Environment) -> str:
     text = terminal(
         *command.split()[1:],
         *("--python", str(env.root)),
-        env={"TERM": "xterm-256color", "COLUMNS": str(WIDTH)},
+        env={
+            "TERM": "xterm-256color",
+            "COLUMNS": str(WIDTH),
+            "GLMPATCH_LANG": "en",
+            "PATH": os.defpath,
+        },
     ).replace("\r\n", "\n")
     # A progress line is overwritten by the next one: carriage return, erase the line.
     return as_shown(re.sub(r"[^\n]*\r\x1b\[2K", "", text), {SHOWN: env})

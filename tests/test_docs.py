@@ -9,12 +9,11 @@ import pytest
 
 from docs import manual
 from docs.generate import PAGE, page
-from patcher.cli import cli
-from patcher.errors import Exit
-from patcher.help import TOLD
-from patcher.patch import load_patches
-from patcher.rewriting import make_plan
-from patches.glm_rope import PATCH
+from glmpatch.catalogue import load_patches
+from glmpatch.command.cli import cli
+from glmpatch.command.help import TOLD
+from glmpatch.errors import Exit
+from glmpatch.patches.glm_rope.patch import PATCH
 from tests.support.man import man
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,8 +28,11 @@ def test_the_page_holds_every_patch_and_every_cell() -> None:
     for patch in load_patches():
         assert f"\n## {patch.id}\n" in text
         for rewrite in patch.rewrites:
-            assert f"- `{rewrite.id}`: {rewrite.title}\n" in text
-    assert "\n| 0.8.4 | **needed** | **needed** | **needed** |\n" in text
+            only = f" (vLLM {rewrite.versions})" if rewrite.versions else ""
+            assert f"- `{rewrite.id}`: {rewrite.title}{only}\n" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| 0.8.4 | "))
+    needed = [p for p in load_patches() if p.covers("0.8.4")]
+    assert row.count("**needed**") == len(needed) == 3
 
 
 def test_the_manual_page_is_not_stale() -> None:
@@ -55,20 +57,21 @@ def test_the_manual_page_is_read_without_a_warning_and_holds_everything(width: i
 
 def test_the_manual_page_introduces_itself_to_whatis() -> None:
     done = man("lexgrog", str(manual.PAGE))
-    assert '"glmpatch - repair GLM-4-0414 in an installed vLLM' in done.stdout, done
+    assert '"glmpatch - repair GLM models in an installed vLLM' in done.stdout, done
 
 
 def test_the_files_that_the_guide_names_are_there() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     named = set(re.findall(r"`((?:patches|patcher|tests|docs)/[\w./]+)`", text))
-    assert {"patches/glm_rope.py", "tests/patches/test_glm_rope.py"} <= named
+    named = {name for name in named if "NAME" not in name}
+    assert {"patches/glm_rope/patch.py", "tests/patches/test_glm_rope.py"} <= named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def test_the_names_that_the_guide_uses_are_those_of_the_example() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    source = (ROOT / "patches" / "glm_rope.py").read_text("utf-8")
-    for name in ("keep_rope_width", "llama_takes_the_factor", PATCH.rewrites[0].id):
+    folder = ROOT / "patches" / "glm_rope"
+    source = "".join((folder / name).read_text("utf-8") for name in ("patch.py", "rewrites.py"))
+    for name in ("keep_rope_width", "HALVING", PATCH.rewrites[0].id):
         assert name in text
         assert name in source
-    assert make_plan.__name__ in text

@@ -1,4 +1,4 @@
-"""The vocabulary, and how the patches are found."""
+"""The vocabulary: releases, files that move, rewrites with releases of their own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import patches
-from patcher import patch
-from patcher.errors import Exit, Failure
-from patcher.patch import PatchState, lazy, load_patches, select_patches
-from patches.glm4_residual import PATCH
+from glmpatch import patches
+from glmpatch.catalogue import load_patches
+from glmpatch.patch import Neighbour, Patch, Rewrite, paths_of
+from glmpatch.patches.glm4_residual.patch import PATCH
+
+each_patch = pytest.mark.parametrize("patch", load_patches(), ids=lambda each: each.id)
 
 
 @pytest.mark.parametrize(
@@ -52,64 +53,45 @@ def test_ranges_hold_for_post_releases_of_their_ends() -> None:
     assert not ranged.covers("0.8.5")
 
 
-def test_every_module_in_patches_is_one_patch_named_after_it() -> None:
-    files = Path(patches.__file__ or "").parent.glob("[a-z]*.py")
-    names = sorted(file.stem for file in files)
+def test_a_file_that_moved_is_found_by_release() -> None:
+    moved = {"<0.9": "vllm/a.py", ">=0.9": "vllm/b.py"}
+    patch = dataclasses.replace(
+        PATCH, versions=">=0.8", file=moved, neighbours=(Neighbour(moved), Neighbour("vllm/c.py"))
+    )
+    assert (patch.path("0.8.4"), patch.path("0.9")) == ("vllm/a.py", "vllm/b.py")
+    assert patch.path(None) == patch.path("dev") == "vllm/b.py", "the newest, where none is known"
+    assert patch.beside("0.8.4") == ("vllm/a.py", "vllm/c.py")
+    assert paths_of(moved) == ("vllm/a.py", "vllm/b.py")
+    assert paths_of("vllm/c.py") == ("vllm/c.py",)
+
+
+def test_a_rewrite_may_have_releases_of_its_own() -> None:
+    one, other = Rewrite("one", "one"), Rewrite("other", "other", versions="<0.9")
+    patch = dataclasses.replace(PATCH, versions=">=0.8,<1", rewrites=(one, other))
+    assert patch.rewrites_in("0.8.4") == (one, other)
+    assert patch.rewrites_in("0.9.1") == (one,)
+    assert patch.rewrites_in(None) == patch.rewrites_in("2.0") == (one, other)
+
+
+def test_every_folder_in_patches_is_one_patch_named_after_it() -> None:
+    folders = {
+        path.parent for each in patches.__path__ for path in Path(each).glob("*/__init__.py")
+    }
+    names = sorted(folder.name for folder in folders)
     assert [each.id for each in load_patches()] == [name.replace("_", "-") for name in names]
 
 
-@pytest.mark.parametrize("each", load_patches(), ids=lambda each: each.id)
-def test_a_patch_gives_its_reasons(each: patch.Patch) -> None:
-    assert all((each.title, each.why, each.how, each.removal))
-    assert each.upstream.startswith("https://")
-    assert each.file.startswith("vllm/")
-    assert set(each.known.values()) <= {PatchState.NEEDED, PatchState.FIXED}
-    assert all(len(sha) == 64 and set(sha) <= set("0123456789abcdef") for sha in each.known)
-    ids = [rewrite.id for rewrite in each.rewrites]
-    assert len(ids) == len(set(ids))
-    assert all(rewrite.places > 0 for rewrite in each.rewrites)
+@each_patch
+def test_a_patch_gives_its_reasons_and_finds_what_it_names(patch: Patch) -> None:
+    assert all((patch.title, patch.symptoms, patch.why, patch.how, patch.removal))
+    assert patch.upstream.startswith("https://")
+    assert patch.advised or patch.caution
+    assert all(callable(patch.find(rewrite)) for rewrite in patch.rewrites)
 
 
-def test_no_name_selects_all_and_names_select_in_order_each_once() -> None:
-    assert select_patches([]) == load_patches()
-    assert select_patches([PATCH.id, PATCH.id]) == (PATCH,)
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("glm4_residual", "did you mean glm4-residual?"),
-        ("x", "the patches are: " + ", ".join(each.id for each in load_patches())),
-    ],
-)
-def test_a_wrong_name_is_wrong_usage(name: str, hint: str) -> None:
-    with pytest.raises(Failure) as caught:
-        select_patches([name])
-    assert caught.value.code is Exit.USAGE
-    assert repr(name) in caught.value.message
-    assert caught.value.hint == hint
-
-
-def test_a_module_that_is_no_patch_is_a_fault_of_glmpatch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "no_patch.py").write_text("PATCH = 7\n")
-    monkeypatch.setattr(patches, "__path__", [*patches.__path__, str(tmp_path)])
-    with pytest.raises(Failure) as caught:
-        load_patches()
-    assert caught.value.code is Exit.INTERNAL
-    assert "patches/no_patch.py defines no PATCH that is a Patch" in caught.value.message
-
-
-def test_a_lazy_module_is_imported_at_its_first_use() -> None:
+def test_what_a_patch_says_of_itself_needs_no_parser() -> None:
     code = (
-        "import sys; from patcher.patch import lazy; m = lazy('libcst'); "
-        "assert 'libcst._nodes' not in sys.modules; m.parse_module; "
-        "assert 'libcst._nodes' in sys.modules and lazy('libcst') is m"
+        "import sys; from glmpatch.catalogue import load_patches, table; "
+        "[table(patch) for patch in load_patches()]; assert 'libcst' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_lazy_module_that_is_not_there_is_an_import_error() -> None:
-    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        lazy("no_such_module")

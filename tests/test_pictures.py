@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.session import COMMANDS, PICTURE, drawn, session
-from patches.glm4_residual import PATCH
+from glmpatch.patches.glm4_residual.patch import PATCH
 from tests.support.browser import colors, screenshot
 from tests.test_readme import without_figures
 
@@ -19,6 +19,7 @@ DEFECTS = ROOT / "docs" / "defects.svg"
 CHINESE = ROOT / "README.zh.md"
 
 
+@pytest.mark.real
 def test_the_session_is_what_a_terminal_shows() -> None:
     shown = PICTURE.read_text("utf-8")
     now = drawn(session())
@@ -28,7 +29,7 @@ def test_the_session_is_what_a_terminal_shows() -> None:
 def test_the_session_tells_the_error_and_the_proof() -> None:
     text = html.unescape("".join(ElementTree.fromstring(PICTURE.read_text("utf-8")).itertext()))
     text = text.replace("\N{NO-BREAK SPACE}", " ")
-    for told in (*COMMANDS, "must be Tensor, not tuple", "FAILED", "passed", "87 of 87"):
+    for told in (*COMMANDS, "must be Tensor, not tuple", "FAILED", "passed", "286 of 286"):
         assert told in text, told
 
 
@@ -39,6 +40,7 @@ def test_a_picture_needs_no_network(picture: Path) -> None:
     assert set(re.findall(r"https?:[^\s\"')]+", svg)) == {"http://www.w3.org/2000/svg"}
 
 
+@pytest.mark.real  # the browser is a download
 @pytest.mark.parametrize("picture", [PICTURE, DEFECTS])
 def test_a_browser_draws_it(picture: Path, tmp_path: Path) -> None:
     screenshot(picture, tmp_path / "drawn.png")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from patcher.patch import load_patches
-from patcher.versions import covers, some_version
+from glmpatch.catalogue import load_patches
+from glmpatch.versions import covers, some_version
 
 number = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(lambda n: ".".join(map(str, n)))
 bound = st.builds("{}{}".format, st.sampled_from(["==", "!=", "<=", ">=", "<", ">"]), number)
@@ -37,9 +37,10 @@ def test_what_is_no_specifier_is_an_error(specifier: str) -> None:
 def test_no_patch_needs_packaging_for_a_released_version() -> None:
     checks = "; ".join(f"covers({p.versions!r}, '0.8.4')" for p in load_patches())
     code = (
-        "import sys; from patcher.patch import load_patches; load_patches(); "
-        f"from patcher.versions import covers; {checks}; "
+        "import sys; from glmpatch.catalogue import load_patches; load_patches(); "
+        f"from glmpatch.versions import covers; {checks}; "
         "assert 'packaging' not in sys.modules, 'plain'; covers('==0.8.4', '0.8.4+cpu'); "
-        "assert 'packaging' in sys.modules, 'local'"
+        "assert 'packaging' not in sys.modules, 'local'; covers('==0.8.4', '0.8.4rc1'); "
+        "assert 'packaging' in sys.modules, 'candidate'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,6 @@ seconds of every forward pass as JSON, by file and kind of pass.
 
 from __future__ import annotations
 
-import importlib
 import json
 import runpy
 import sys
@@ -24,13 +23,13 @@ def main(request_file: str) -> None:
 
     torch.set_num_threads(request["threads"])
     proof = request["proof"]
-    checkpoint = module.open_checkpoint({"model": None, "precision": "float32"}, proof, "cpu")
+    checkpoint = module.open_checkpoint({"model": None}, proof, "float32", "cpu")
     prompts = checkpoint.draw(request["tokens"].values())
     models = {
         name: build(module, checkpoint, proof, path) for name, path in request["files"].items()
     }
-    answers = [[model(prompt) for prompt in prompts] for model in models.values()]
-    away = module.compare(answers[0], answers[1])["distance"]
+    one, other = ([model(prompt) for prompt in prompts] for model in models.values())
+    away = max(float((mine - theirs).abs().max()) for mine, theirs in zip(one, other))
     seconds: dict[str, dict[str, list[float]]] = {
         kind: {name: [] for name in models} for kind in request["tokens"]
     }
@@ -49,19 +48,13 @@ def build(module: Any, checkpoint: Any, proof: Any, path: str) -> Any:
     import torch
     from vllm.forward_context import set_forward_context
 
-    sys.modules.pop(proof["module"], None)
-    finder = module.FileFinder({proof["module"]: path})
-    sys.meta_path.insert(0, finder)
-    source = importlib.import_module(proof["module"])
-    sys.meta_path.remove(finder)
-    assert source.__file__ == path
-    model_class = getattr(source, proof["architecture"])
-    if not hasattr(model_class, "sample"):
-        # 0.8.4 takes for a model that generates only what has this method; 0.8.5's has it not.
-        model_class.sample = lambda self, logits, sampling_metadata: None
-    module._replace_attention()
-    with module.vllm_config(checkpoint, proof["architecture"], model_class) as config:
-        model = model_class(vllm_config=config).eval()
+    with module._loaded(proof, path) as model_class:
+        assert sys.modules[model_class.__module__].__file__ == path
+        if not hasattr(model_class, "sample"):
+            # 0.8.4 takes for a model that generates only what has this method; 0.8.5's lacks it.
+            model_class.sample = lambda self, logits, sampling_metadata: None
+        with module.vllm_config(checkpoint, proof["architecture"], model_class) as config:
+            model = model_class(vllm_config=config).eval()
     model.load_weights(checkpoint.reference.state_dict().items())
 
     def forward(prompt: Any) -> Any:

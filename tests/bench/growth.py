@@ -8,18 +8,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import glmpatch
+from glmpatch.catalogue import load_patches
 from tests.bench.data import Contest, Group, Growth
 from tests.bench.machine import about
 from tests.bench.measure import GLMPATCH, Entrant, Event, Runner
-from tests.bench.start_up import parse
-from tests.matrix import judge, table
+from tests.bench.start_up import CLICK, parse
 from tests.support import fake
 from tests.support.environment import MODEL_FILE, Environment
+from tests.support.releases import trees
 from tests.support.sources import repaired
 
 ENVIRONMENTS = (1, 10, 100)
 LINES = (300, 3_000, 30_000)
 """Rounded; the first is the released file, which has some more."""
+PATCHES = (3, 30)
 RELEASES = (1, 10, 0)
 """0 stands for all there are."""
 LONG = 3
@@ -55,6 +58,7 @@ def measure(runner: Runner, runs: int) -> Group:
         growths = [
             *environments(runner, runs, Path(folder), ENVIRONMENTS),
             *lines(runner, runs, Path(folder), LINES),
+            patches(runner, runs, Path(folder), PATCHES),
             releases(runner, runs, RELEASES),
         ]
     return Group(about(runs), growths=growths)
@@ -84,9 +88,9 @@ def environments(
     )
 
 
-def lines(runner: Runner, runs: int, folder: Path, counts: Sequence[int]) -> tuple[Growth, Growth]:
-    """``status`` and ``apply`` on a model file of so many lines, against LibCST's parser alone."""
-    found: dict[str, dict[int, Contest]] = {"status": {}, "apply": {}}
+def lines(runner: Runner, runs: int, folder: Path, counts: Sequence[int]) -> tuple[Growth]:
+    """``status`` on an unknown model file of so many lines, against LibCST's parser alone."""
+    found: dict[str, dict[int, Contest]] = {"status": {}}
     for count in counts:
         model = grown(fake.source(MODEL_FILE), count)
         env = fake.environment(folder / f"lines-{count}", model, others=right())
@@ -98,10 +102,40 @@ def lines(runner: Runner, runs: int, folder: Path, counts: Sequence[int]) -> tup
                 [Entrant("glmpatch", [*GLMPATCH, command, *by_path], again), parser],
             )
             found[command][count] = contest(runner, event, runs, count == max(counts))
-    return (
-        Growth("status, one long file", "lines", found["status"]),
-        Growth("apply, one long file", "lines", found["apply"]),
-    )
+    return (Growth("status, one long file", "lines", found["status"]),)
+
+
+def patches(runner: Runner, runs: int, folder: Path, counts: Sequence[int]) -> Growth:
+    """``status`` on released files with so many patches, against importing Click."""
+    env = fake.environment(folder / "patches", fake.source(MODEL_FILE), others=fake.released())
+    found = {}
+    for count in counts:
+        home = with_patches(folder / f"with-{count}", count)
+        code = f"import sys; sys.path.insert(0, {str(home)!r}); {GLMPATCH[2]}"
+        command = [sys.executable, "-c", code, "status", "--path", str(env.site)]
+        event = Event("status", [Entrant("glmpatch", command), CLICK], {CLICK.name: 2.5})
+        found[count] = runner.contest(event, runs)
+    return Growth("status, several patches", "patches", found)
+
+
+def with_patches(home: Path, count: int) -> Path:
+    """A copy of the package with so many patches: those for vLLM 0.8.4, the others, and made ones
+    that are for releases of their own."""
+    package = Path(glmpatch.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, home / "glmpatch", ignore=ignored)  # the link becomes a folder
+    folder = home / "glmpatch" / "patches"
+    ours = [patch.name for patch in fake.patches()]
+    names = ours + [p.name for p in load_patches() if p.name not in ours]
+    for name in names[count:]:
+        shutil.rmtree(folder / name)
+    for number in range(count - len(names)):
+        made = folder / f"made_{number}"
+        shutil.copytree(folder / "glm_rope", made)
+        text = (made / "patch.py").read_text("utf-8").replace('"glm-rope"', f'"made-{number}"')
+        text = text.replace(">=0.7.3,<0.8.5", f"==0.1.{number}")
+        (made / "patch.py").write_text(text, "utf-8")
+    return home
 
 
 def restoring(envs: Sequence[Environment]) -> Callable[[], None]:
@@ -144,9 +178,7 @@ def grown(source: bytes, count: int) -> bytes:
 
 def releases(runner: Runner, runs: int, counts: Sequence[int]) -> Growth:
     """``status`` over the releases on the registry, from the newest on, in one process."""
-    wheels = judge.read_all(table.load())
-    newest = {wheel.release: str(wheel.root) for wheel in wheels}
-    roots = list(reversed(newest.values()))
+    roots = [str(root) for root in reversed(trees().values())]
     return Growth(
         "status, releases of vLLM",
         "releases",

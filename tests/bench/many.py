@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from patcher.cli import cli
-from patcher.errors import Exit
+from glmpatch.command.cli import cli
+from glmpatch.errors import Exit
 
 
 def main() -> None:

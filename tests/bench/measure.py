@@ -20,7 +20,7 @@ from tests.bench.data import Contest
 
 ROOT = Path(__file__).parents[2]
 SPAWNER = Path(__file__).with_name("spawner.py")
-GLMPATCH = (sys.executable, "-c", "from patcher.cli import main; main()")
+GLMPATCH = (sys.executable, "-c", "from glmpatch.command.cli import main; main()")
 """As the script that an installation makes."""
 
 

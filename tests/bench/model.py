@@ -10,14 +10,15 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from patcher.patch import Proof
-from patcher.verify.probe.throughput import SIZES
-from patcher.verify.process import PROBE
-from patches.glm4_residual import PATCH
+from glmpatch.patch import Numbers
+from glmpatch.patches.glm4_residual.patch import PATCH
+from glmpatch.proof.driver import Candidate
+from glmpatch.proof.kinds import numbers
+from glmpatch.proof.probe.throughput import SIZES
+from glmpatch.proof.process import PROBE
 from tests.bench.data import Contest, Group
 from tests.bench.machine import about
 from tests.bench.measure import GLMPATCH, Runner
@@ -52,11 +53,15 @@ def side_by_side(folder: Path, runs: int) -> tuple[list[Contest], Mapping[str, A
     env = copy(cache.released(), folder / "env")
     subprocess.run([*GLMPATCH, "apply", "glm4-residual", "--path", str(env.site)], check=True)
     proof = PATCH.proof
-    assert isinstance(proof, Proof)
+    assert isinstance(proof, Numbers)
     request = {
         "probe": str(PROBE),
         "root": str(env.site),
-        "proof": {**asdict(proof), "config": {**proof.config, **SIZES["cpu"]}},
+        "proof": {
+            **numbers.order(proof),
+            "module": Candidate(PATCH.id, "installed", proof, MODEL_FILE).module,
+            "config": {**proof.config, **SIZES["cpu"], "max_position_embeddings": 256},
+        },
         "files": {
             REPAIRED: str(env.model),
             UPSTREAM: str(cache.distribution("vllm", "0.8.5") / MODEL_FILE),

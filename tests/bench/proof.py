@@ -12,14 +12,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from patcher.patch import load_patches
-from patcher.target import find_target
-from patcher.verify.driver import Candidate, verify
+from glmpatch.proof.driver import Candidate, verify
+from glmpatch.site.target import find_target
 from tests.bench.data import Group, spread
 from tests.bench.importing import imported
 from tests.bench.machine import about
 from tests.bench.measure import GLMPATCH, Entrant, Event, Runner
-from tests.support import cache
+from tests.support import cache, fake
 from tests.support.environment import Environment, copy
 
 MODELS = "transformers.models.glm4.modeling_glm4, vllm.model_executor.models.glm4"
@@ -74,8 +73,14 @@ def steps(env: Environment) -> dict[str, float]:
     def on_step(text: str) -> None:
         begun.setdefault(re.sub(r" \(\d+ s\)$", "", text), time.monotonic())
 
-    candidates = [Candidate(patch) for patch in load_patches()]
-    verification = verify(find_target(str(env.root)), candidates, device="cpu", on_step=on_step)
+    target = find_target(str(env.root))
+    assert target.python is not None
+    candidates = [
+        Candidate(p.id, "installed", p.proof, p.path("0.8.4")) for p in fake.patches() if p.advised
+    ]
+    verification = verify(
+        target.python, target.root, target.paths, candidates, device="cpu", on_step=on_step
+    )
     assert verification.passed
     ends = [*list(begun.values())[1:], time.monotonic()]
     took = {name: end - at for (name, at), end in zip(begun.items(), ends, strict=True)}

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from patcher.patch import load_patches
+from glmpatch.catalogue import load_patches
 from tests.bench.data import Group, spread
 from tests.bench.importing import imported
 from tests.bench.machine import about
@@ -86,7 +86,7 @@ def trees() -> Iterator[tuple[Environment, Path]]:
 
 def files() -> list[str]:
     """The files that the patches mend, relative to site-packages."""
-    return [patch.file for patch in load_patches()]
+    return [p.path("0.8.4") for p in load_patches() if p.covers("0.8.4") and p.advised]
 
 
 def parse(paths: Sequence[Path]) -> Entrant:
@@ -106,12 +106,20 @@ def events(env: Environment, hand: Path) -> list[Event]:
         subprocess.run([*GLMPATCH, *arguments, *by_path], check=True, capture_output=True)
 
     def unpatched() -> None:
-        glmpatch("revert")
+        glmpatch("revert", "--force")
+        env.model.write_bytes(pristine)
         assert env.model.read_bytes() == pristine
 
     def patched() -> None:
+        unpatched()
         glmpatch("apply")
         assert env.model.read_bytes() == repaired(pristine)
+
+    def commented() -> None:
+        env.model.write_bytes(pristine + b"# mine\n")
+
+    def unknown() -> None:
+        env.model.write_bytes(pristine.replace(b"compute_logits(", b"compute("))
 
     def mended() -> None:
         assert env.model.read_bytes() == repaired(pristine)
@@ -135,10 +143,22 @@ def events(env: Environment, hand: Path) -> list[Event]:
         Event(
             "status, pristine",
             [Entrant("glmpatch", status, unpatched), CLICK, parse_all],
+            {CLICK.name: 2.5},
         ),
         Event(
             "status, patched",
             [Entrant("glmpatch", status, patched), CLICK],
+            {CLICK.name: 2.5},
+        ),
+        Event(
+            "status, a file with a comment more",
+            [Entrant("glmpatch", status, commented), CLICK, parse_one],
+            {parse_one.name: 1.3},
+        ),
+        Event(
+            "status, an unknown file",
+            [Entrant("glmpatch", status, unknown), CLICK, parse_one],
+            {parse_one.name: 1.3},
         ),
         Event(
             "status, patched, --python",
@@ -158,7 +178,7 @@ def events(env: Environment, hand: Path) -> list[Event]:
         Event(
             "apply, nothing to do",
             [Entrant("glmpatch", [*GLMPATCH, "apply", *by_path], patched, mended), CLICK],
-            {CLICK.name: 2.2},
+            {CLICK.name: 2.5},
         ),
         Event(
             "apply of one patch",

@@ -106,10 +106,10 @@ def apply_profile(group: Group) -> str:
         text += f"""
 Over budget: {", ".join(over)}.
 LibCST is imported without its matchers and metadata, and the baseline imports it too; the imports
-that are glmpatch's alone are the smaller part. What the baseline does not do is the work: reading
-the values that reach each place, in the whole model file and not in a text of it; line numbers;
-printing the module to see that not a byte would be lost, and printing it mended; original, receipt
-and file on the disk with `fsync`. A result of known sha256 is not read anew.
+that are glmpatch's alone are the smaller part. What the baseline does not do is the work: the form
+of the whole file, before and mended, by Python's own compiler and parser; the places and their line
+numbers; printing the module to see that not a byte would be lost, and printing it mended; reading
+the result anew where its sha256 is not known; original, receipt and file on the disk with `fsync`.
 """
     return text
 
@@ -161,7 +161,8 @@ def footprint(group: Group) -> str:
 
 That is all that `pip install` adds to an environment with vLLM 0.8.4, which has Click and packaging
 already: {added}. Run isolated (`uvx`, `pipx`, `uv tool`) with `--python`, it adds nothing there,
-and nothing of glmpatch or LibCST is imported when vLLM runs. `tests/test_package.py` shows both.
+and nothing of glmpatch or LibCST is imported when vLLM runs. Both are shown by
+`tests/real/test_package.py`.
 """
 
 

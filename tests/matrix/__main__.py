@@ -6,14 +6,14 @@ import sys
 import time
 
 from tests.matrix import judge, table
+from tests.support import releases
 
 
 def main() -> int:
     started = time.monotonic()
-    known = table.load()
-    read = judge.read_all(known)
+    releases.trees()
     fetched = time.monotonic()
-    cells = judge.judge(known, read)
+    cells = judge.judge(table.load())
     print(judge.format_table(cells))
     new = dict.fromkeys(cell.release for cell in cells if not cell.known)
     for release in new:

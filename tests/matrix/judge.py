@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from patcher.examine import Examination, examine
-from patcher.patch import Patch, PatchState, load_patches
-from patcher.target import find_target
-from tests.matrix.registry import Wheel, wheels
+from glmpatch.catalogue import load_patches
+from glmpatch.patch import Patch
+from glmpatch.site.examine import examine
+from glmpatch.site.target import Target, find_target
 from tests.matrix.table import Table
+from tests.support import releases
 
 
 @dataclass(frozen=True)
@@ -24,52 +25,61 @@ class Cell:
     fault: str
 
 
-def read_all(table: Table) -> list[Wheel]:
-    """The wheels of all releases with every file that the table or a patch looks at."""
-    files = set(table.files)
-    for patch in load_patches():
-        files |= {patch.file, *(neighbour.file for neighbour in patch.neighbours)}
-    return wheels(files)
+def patches(table: Table) -> tuple[Patch, ...]:
+    """Those that the table has rows for."""
+    return tuple(patch for patch in load_patches() if patch.id in table.patches)
 
 
-def judge(table: Table, read: Sequence[Wheel]) -> list[Cell]:
-    patches = load_patches()
-    cells: dict[tuple[str, str], Cell] = {}
-    for wheel in read:
-        target = find_target(path=str(wheel.root))
-        assert target.version == wheel.release, (target.version, wheel)
-        for patch in patches:
-            cell = _cell(table, wheel, patch, examine(target, patch))
-            before = cells.setdefault((wheel.release, patch.id), cell)
-            # A release can have several builds; the faulty one counts.
-            if cell.fault and not before.fault:
-                cells[wheel.release, patch.id] = cell
-    return list(cells.values())
+def judge(table: Table, names: Iterable[str] | None = None) -> list[Cell]:
+    """The cells of some releases; of all, by default."""
+    cells = []
+    for name, root in releases.trees(names).items():
+        target = find_target(path=str(root))
+        assert target.version == name, (target.version, root)
+        known = name in table.releases
+        cell = _known if known else _new
+        for patch in patches(table):
+            state, fault = cell(table, target, patch, name)
+            cells.append(Cell(name, patch.id, state, known, fault))
+    return cells
 
 
-def _cell(table: Table, wheel: Wheel, patch: Patch, found: Examination) -> Cell:
-    state = found.state.value
-    if found.plan is not None and found.plan.state is PatchState.FIXED:
-        state = "fixed"
-    known = wheel.release in table.releases
-    if known:
-        row = table.row(wheel.release, patch.id)
-        faults = [each.fault(wheel.read(each.file)) for each in row.evidence]
-        if state != row.cell:
-            faults.append(f"the table says {row.cell}: {row.why}")
-    else:
-        faults = ["a newer release must not need it"] if state == "needed" else []
+def _known(table: Table, target: Target, patch: Patch, name: str) -> tuple[str, str]:
+    found, row = examine(target, patch), table.row(name, patch.id)
+    faults = [each.fault(releases.read(name, each.file)) for each in row.evidence]
+    # What the patch is not for is not examined: that such a file is right, the evidence says.
+    expected = row.cell if patch.covers(name) else "not-applicable"
+    if found.state.value != expected:
+        faults.append(f"the table says {row.cell}: {row.why}")
     if found.defect:
         faults.append("status would call it broken, although it is not meant for this release")
-    return Cell(wheel.release, patch.id, state, known, "; ".join(filter(None, faults)))
+    fault = "; ".join(filter(None, faults))
+    return (found.state.value if fault else row.cell), fault
 
 
-def format_table(cells: Sequence[Cell]) -> str:
+def _new(table: Table, target: Target, patch: Patch, name: str) -> tuple[str, str]:
+    """A release that came after the table was written: no rewrite may find its defect."""
+    found = examine(target, patch, any_version=True)
+    broken = [each for each in found.broken if each not in _mended_elsewhere(table, patch)]
+    fault = f"a newer release has {', '.join(broken)}" if broken else ""
+    return found.state.value, fault
+
+
+def _mended_elsewhere(table: Table, patch: Patch) -> tuple[str, ...]:
+    """What the file still seems to have where upstream mended it in another file."""
+    fixed = [each for each in table.releases if table.row(each, patch.id).cell == "fixed"]
+    if not fixed:
+        return ()
+    target = find_target(path=str(releases.tree(fixed[-1])))
+    return examine(target, patch, any_version=True).broken
+
+
+def format_table(cells: Iterable[Cell]) -> str:
     """One line a release, one column a patch."""
     by_release: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         by_release.setdefault(cell.release, {})[cell.patch] = cell
-    names = list(dict.fromkeys(cell.patch for cell in cells))
+    names = list(dict.fromkeys(cell.patch for row in by_release.values() for cell in row.values()))
     lines = [_line("vLLM", {name: name for name in names})]
     for release, row in by_release.items():
         mark = "" if all(cell.known for cell in row.values()) else "  new: judged by structure"

@@ -1,246 +1,137 @@
-"""glm-rope: the forms that it meets, and its proof on both ends of its range."""
+# ruff: noqa: E501 - a case is a line of a table
+"""glm-rope on a toy of its file: what it mends, what it leaves alone, and what it does not know."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import textwrap
 
 import pytest
 
-from patcher.examine import examine
-from patcher.patch import PatchState, Proof
-from patcher.rewriting import make_plan
-from patcher.target import find_target
-from patcher.verify.driver import Candidate, verify
-from patches.glm_rope import PATCH
-from tests.support import cache
-from tests.support.cases import Cases, edited
-from tests.support.environment import Environment, glmpatch
-from tests.support.sources import replace as replace_in
+from glmpatch.patch import PatchState
+from glmpatch.patches.glm_rope.patch import PATCH
+from glmpatch.source.plan import make_plan
 
-HALVING = "                layer.self_attn.rotary_emb.rotary_dim //= 2\n"
-STYLE = "                layer.self_attn.rotary_emb.is_neox_style = False\n"
-BIAS = "                layer.self_attn.o_proj.bias = None\n"
-SKIP = "                layer.self_attn.o_proj.skip_bias_add = True\n"
-LOOP = "        for layer in self.model.layers:\n"
-GUARD = "            if not isinstance(layer, PPMissingLayer):\n"
-SUPER = "        super().__init__(vllm_config=vllm_config, prefix=prefix)\n"
-FACTOR = "        vllm_config.model_config.hf_config.partial_rotary_factor = 0.5\n"
-"""Upstream's line, in 0.8.5."""
+HEAD = """\
+from vllm.model_executor.models.llama import LlamaForCausalLM
 
-CASES = Cases(
-    PATCH,
-    release="0.8.4",
-    mended={
-        "the long form": (
-            (
-                (
-                    HALVING,
-                    HALVING.replace("//= 2", "= X // 2").replace(
-                        "X", "layer.self_attn.rotary_emb.rotary_dim"
-                    ),
-                ),
-            ),
-            (),
-        ),
-        "a rope with a name": (
-            (
-                (
-                    HALVING,
-                    "                rope = layer.self_attn.rotary_emb\n"
-                    "                rope.rotary_dim //= 2\n",
-                ),
-                (STYLE, "                rope.is_neox_style = False\n"),
-            ),
-            (
-                (
-                    STYLE,
-                    "                rope = layer.self_attn.rotary_emb\n"
-                    "                rope.is_neox_style = False\n",
-                ),
-            ),
-        ),
-        "after the style": (
-            ((HALVING + STYLE, STYLE + HALVING),),
-            (),
-        ),
-        "counted layers": (
-            ((LOOP, "        for i, layer in enumerate(self.model.layers):\n"),),
-            ((LOOP, "        for i, layer in enumerate(self.model.layers):\n"),),
-        ),
-        "no guard": (
-            (
-                (GUARD, "            if layer is None:\n                continue\n"),
-                (
-                    HALVING + STYLE + BIAS + SKIP,
-                    (HALVING + STYLE + BIAS + SKIP).replace(" " * 16, " " * 12),
-                ),
-            ),
-            (
-                (GUARD, "            if layer is None:\n                continue\n"),
-                (STYLE + BIAS + SKIP, (STYLE + BIAS + SKIP).replace(" " * 16, " " * 12)),
-            ),
-        ),
-        "the halving alone in its block": (
-            ((HALVING, ""), (LOOP, LOOP + GUARD + HALVING)),
-            ((LOOP, LOOP + GUARD + "                pass\n"),),
-        ),
-        "the halving on the line of its test": (
-            ((HALVING, ""), (LOOP, LOOP + GUARD.rstrip("\n") + HALVING.replace(" " * 16, " "))),
-            ((LOOP, LOOP + GUARD.rstrip("\n") + " pass\n"),),
-        ),
-        "two statements on one line": (
-            ((HALVING + STYLE, HALVING.rstrip("\n") + "; " + STYLE.lstrip()),),
-            (),
-        ),
-        "upstream's factor, and still halved": (
-            ((SUPER, FACTOR + SUPER),),
-            ((SUPER, FACTOR + SUPER),),
-        ),
-        "a log message": (
-            ((SUPER, SUPER + "        print('GLM')\n"),),
-            ((SUPER, SUPER + "        print('GLM')\n"),),
-        ),
-    },
-    fixed={
-        "upstream's form of 0.8.5": ((SUPER, FACTOR + SUPER),),
-        "upstream's form of 0.13": (
-            (
-                SUPER,
-                "        hf_config = vllm_config.model_config.hf_config\n"
-                '        hf_config.rope_parameters["partial_rotary_factor"] = 0.5\n' + SUPER,
-            ),
-        ),
-        "old line kept as a comment": ((STYLE, HALVING.replace("layer", "# layer", 1) + STYLE),),
-    },
-    drifted={
-        "halved outside of the loop": (
-            (
-                (HALVING, ""),
-                (
-                    SKIP,
-                    SKIP + "        self.model.layers[0].self_attn.rotary_emb.rotary_dim //= 2\n",
-                ),
-            ),
-            "outside of a loop over all layers",
-        ),
-        "halved once": (
-            ((HALVING, "                if layer is self.model.layers[0]:\n    " + HALVING),),
-            "outside of a loop over all layers",
-        ),
-        "the loop is over some layers": (
-            ((LOOP, "        for layer in self.model.layers[:1]:\n"),),
-            "outside of a loop over all layers",
-        ),
-        "another divisor": (((HALVING, HALVING.replace("2", "4")),), "in an unknown way"),
-        "a rope for each layer": (
-            (
-                (
-                    HALVING,
-                    "                layer.self_attn.rotary_emb = copy(layer.self_attn)\n"
-                    + HALVING,
-                ),
-            ),
-            "in an unknown way",
-        ),
-        "another factor": (
-            ((SUPER, FACTOR.replace("0.5", "0.25") + SUPER),),
-            "outside of a loop over all layers",
-        ),
-        "the style is not set": (((STYLE, ""),), "is_neox_style is not set to False once"),
-        "the other style": (((STYLE, STYLE.replace("False", "True")),), "in an unknown way"),
-        "halved twice": (((HALVING, HALVING * 2),), "once for each layer"),
-        "a rope in forward": (
-            ((SKIP, SKIP + "\n    def forward(self, *args):\n        self.rotary_emb(*args)\n"),),
-            "rotary_emb is used here in an unknown way",
-        ),
-        "another base": (
-            (("class GlmForCausalLM(LlamaForCausalLM,", "class GlmForCausalLM(Other,"),),
-            "derived from Other, not from LlamaForCausalLM",
-        ),
-        "another llama": (
-            (
-                (
-                    "from vllm.model_executor.models.llama import LlamaForCausalLM",
-                    "from my.llama import LlamaForCausalLM",
-                ),
-            ),
-            "LlamaForCausalLM is not imported from vllm.model_executor.models.llama",
-        ),
-        "two classes": (
-            (
-                (
-                    "class GlmForCausalLM(",
-                    "class GlmForCausalLM:\n    pass\n\n\nclass GlmForCausalLM(",
-                ),
-            ),
-            "2 classes named GlmForCausalLM",
-        ),
-    },
+from .utils import PPMissingLayer
+
+
+class GlmForCausalLM(LlamaForCausalLM):
+    def __init__(self, *, vllm_config, prefix=""):
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+"""
+HALVING = "layer.self_attn.rotary_emb.rotary_dim //= 2\n"
+STYLE = "layer.self_attn.rotary_emb.is_neox_style = False\n"
+LOOP = "for layer in self.model.layers:\n    if not isinstance(layer, PPMissingLayer):\n"
+
+
+def model(inside: str, loop: str = LOOP, by: int = 8) -> str:
+    return HEAD + textwrap.indent(loop + textwrap.indent(inside, " " * by), " " * 8)
+
+
+ALIAS = "attn = layer.self_attn\n"
+SKIPPING = (
+    "for layer in self.model.layers:\n    if isinstance(layer, PPMissingLayer):\n        continue\n"
 )
+COUNTED = LOOP.replace(
+    "for layer in self.model.layers", "for i, layer in enumerate(self.model.layers)"
+)
+MENDED = {
+    "as released": (model(HALVING + STYLE), model(STYLE)),
+    "after the style": (model(STYLE + HALVING), model(STYLE)),
+    "halved and again": (model(HALVING + STYLE + HALVING), model(STYLE)),
+    "the long form": (
+        model("layer.self_attn.rotary_emb.rotary_dim = layer.self_attn.rotary_emb.rotary_dim // 2\n" + STYLE),
+        model(STYLE),
+    ),
+    "by bits": (model(HALVING.replace("//=", ">>=") + STYLE), model(STYLE)),
+    "times a half": (
+        model("rope = layer.self_attn.rotary_emb\nrope.rotary_dim = int(rope.rotary_dim * 0.5)\n" + STYLE),
+        model("rope = layer.self_attn.rotary_emb\n" + STYLE),
+    ),
+    "by setattr": (
+        model("rope = layer.self_attn.rotary_emb\nsetattr(rope, 'rotary_dim', rope.rotary_dim // 2)\nsetattr(rope, 'is_neox_style', False)\n"),
+        model("rope = layer.self_attn.rotary_emb\nsetattr(rope, 'is_neox_style', False)\n"),
+    ),
+    "in one statement with the style": (
+        model("rope = layer.self_attn.rotary_emb\nrope.rotary_dim, rope.is_neox_style = rope.rotary_dim // 2, False\n"),
+        model("rope = layer.self_attn.rotary_emb\nrope.is_neox_style = False\n"),
+    ),
+    "in one statement, after the style": (
+        model("rope = layer.self_attn.rotary_emb\n(rope.is_neox_style, rope.rotary_dim) = (False, rope.rotary_dim // 2)\n"),
+        model("rope = layer.self_attn.rotary_emb\nrope.is_neox_style = False\n"),
+    ),
+    "on the line of a test": (
+        model("if layer: " + HALVING.rstrip() + "; " + STYLE),
+        model("if layer: " + STYLE),
+    ),
+    "twice, and nothing else": (
+        model(STYLE + "if layer:\n    " + HALVING + "    " + HALVING),
+        model(STYLE + "if layer:\n    pass\n"),
+    ),
+    "by a float": (model(HALVING.replace("//", "/") + STYLE), model(STYLE)),
+    "on one line": (model(HALVING.rstrip() + "; " + STYLE), model(STYLE)),
+    "alone in its block": (
+        model(STYLE + "if layer:\n    " + HALVING),
+        model(STYLE + "if layer:\n    pass\n"),
+    ),
+    "alone on the line of its test": (
+        model(STYLE + "if layer: " + HALVING),
+        model(STYLE + "if layer: pass\n"),
+    ),
+    "an attention with a name": (
+        model((ALIAS + HALVING + STYLE).replace("layer.self_attn.r", "attn.r")),
+        model((ALIAS + STYLE).replace("layer.self_attn.r", "attn.r")),
+    ),
+    "a rope with a name": (
+        model("rope = layer.self_attn.rotary_emb\nrope.rotary_dim //= 2\nrope.is_neox_style = False\n"),
+        model("rope = layer.self_attn.rotary_emb\nrope.is_neox_style = False\n"),
+    ),
+    "prints and assertions": (
+        model("print(layer.self_attn.rotary_emb)\n" + HALVING + STYLE + "assert layer.self_attn.rotary_emb.rotary_dim\n"),
+        model("print(layer.self_attn.rotary_emb)\n" + STYLE + "assert layer.self_attn.rotary_emb.rotary_dim\n"),
+    ),
+    "continue for placeholders": (model(HALVING + STYLE, SKIPPING, 4), model(STYLE, SKIPPING, 4)),
+    "counted layers": (model(HALVING + STYLE, COUNTED), model(STYLE, COUNTED)),
+    "another base": (
+        model(HALVING + STYLE).replace("(LlamaForCausalLM):", "(Base):"),
+        model(STYLE).replace("(LlamaForCausalLM):", "(Base):"),
+    ),
+    "comments stay": (
+        model("# half\n" + HALVING + "# pairs\n" + STYLE),
+        model("# half\n# pairs\n" + STYLE),
+    ),
+}  # fmt: skip
+FIXED = {
+    "mended": model(STYLE),
+    "the old line as a comment": model("# " + HALVING + STYLE),
+    "another class halves": model(STYLE)
+    + "class Other:\n    def f(self, layer):\n        "
+    + HALVING,
+}
+DRIFTED = {
+    "no style": model("pass\n"),
+    "another class": model(HALVING + STYLE).replace("class Glm", "class My"),
+    "no Python": "def f(:\n",
+}
 
 
-@pytest.fixture(scope="session")
-def lowest() -> Path:
-    """An environment with vLLM 0.7.3, the lowest release of the range; never to be changed."""
-    return cache.environment("vllm-0.7.3", ["vllm==0.7.3", "transformers==4.48.3"])
+@pytest.mark.parametrize(("before", "after"), MENDED.values(), ids=MENDED)
+def test_the_halving_goes_and_nothing_else(before: str, after: str) -> None:
+    plan = make_plan(PATCH, before.encode())
+    assert plan.state is PatchState.NEEDED
+    assert plan.after.decode() == after
+    assert make_plan(PATCH, plan.after).state is PatchState.FIXED
 
 
-def test_the_lowest_release_is_wrong_as_released_and_right_when_repaired(lowest: Path) -> None:
-    target = find_target(str(lowest))
-    assert target.version == "0.7.3"
-    found = examine(target, PATCH)
-    assert found.state is PatchState.NEEDED
-    assert found.plan is not None
-    candidates = [Candidate(PATCH), Candidate(PATCH, "planned", found.plan.after)]
-    before, after = verify(target, candidates, device="cpu").results
-    assert before.crash is not None
-    assert "invalid for input of size" in before.crash["message"]
-    assert after.passed
-    assert after.equal == after.tokens == 87
+@pytest.mark.parametrize("source", FIXED.values(), ids=FIXED)
+def test_what_has_no_halving_is_left_alone(source: str) -> None:
+    plan = make_plan(PATCH, source.encode())
+    assert (plan.state, plan.after) == (PatchState.FIXED, source.encode())
 
 
-def test_upstreams_factor_overrides_the_configurations_and_ours_does_not(released: Path) -> None:
-    """Why the patch does not set the factor: a checkpoint with another one would go wrong."""
-    target = find_target(str(released))
-    released_file = (target.root / PATCH.file).read_bytes()
-    ours = make_plan(PATCH, released_file).after
-    upstreams = edited(ours, ((SUPER, FACTOR + SUPER),))
-    assert isinstance(PATCH.proof, Proof)
-    config = {**PATCH.proof.config, "partial_rotary_factor": 0.25}
-    quarter = replace(PATCH, id="quarter", proof=replace(PATCH.proof, config=config))
-    candidates = [
-        Candidate(patch, name, source)
-        for patch in (PATCH, quarter)
-        for name, source in (("ours", ours), ("upstream's", upstreams))
-    ]
-    results = verify(target, candidates, device="cpu").results
-    assert {(each.patch, each.file): each.passed for each in results} == {
-        ("glm-rope", "ours"): True,
-        ("glm-rope", "upstream's"): True,
-        ("quarter", "ours"): True,
-        ("quarter", "upstream's"): False,
-    }
-
-
-def test_a_llama_that_ignores_the_factor_is_refused(env: Environment) -> None:
-    """As up to 0.7.2: there the same edit would rotate the whole head."""
-    llama = env.site / "vllm/model_executor/models/llama.py"
-    llama.write_bytes(
-        replace_in(llama.read_bytes(), 'getattr(config, "partial_rotary_factor", 1)', "1")
-    )
-    before = env.tree()
-    done = glmpatch("apply", "glm-rope", "--python", str(env.root))
-    assert done.returncode == 5
-    assert "cannot be mended beside vllm/model_executor/models/llama.py" in done.stderr
-    assert "LlamaAttention ignores the configuration's partial_rotary_factor" in done.stderr
-    assert env.tree() == before
-
-
-def test_without_a_llama_at_all_it_is_refused(env: Environment) -> None:
-    (env.site / "vllm/model_executor/models/llama.py").unlink()
-    before = env.tree()
-    done = glmpatch("apply", "glm-rope", "--python", str(env.root))
-    assert done.returncode == 5
-    assert "it counts on vllm/model_executor/models/llama.py, which is missing" in done.stderr
-    assert env.tree() == before
+@pytest.mark.parametrize("source", DRIFTED.values(), ids=DRIFTED)
+def test_what_it_does_not_know_is_drifted(source: str) -> None:
+    plan = make_plan(PATCH, source.encode())
+    assert (plan.state, plan.after) == (PatchState.DRIFTED, source.encode())

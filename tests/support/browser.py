@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import struct
@@ -24,6 +25,42 @@ def screenshot(page: Path, picture: Path, width: int = 1000, height: int = 1400)
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert picture.exists(), done.stderr
+
+
+WRAPPER = """\
+<!doctype html><body><iframe id="page" style="border: 0; width: {width}px; height: 900px"
+srcdoc="{page}"></iframe><script>
+const frame = document.getElementById("page");
+frame.onload = () => {{
+  const all = [...frame.contentDocument.querySelectorAll("body *")];
+  const wide = all.filter(each => each.getBoundingClientRect().right > {width} + 1
+    && !each.closest(".wide"));
+  document.title = frame.contentDocument.documentElement.scrollWidth
+    + " " + wide.map(each => each.tagName).join();
+}};
+</script></body>
+"""
+"""A window of the browser itself cannot be as narrow as a phone."""
+
+
+def overflow(page: str, width: int, folder: Path) -> tuple[int, list[str]]:
+    """How wide a page gets in a window of this width, in pixels, and the elements that stick out.
+
+    What lies in an element of the class ``wide`` scrolls by itself.
+    """
+    wrapper = folder / f"wrapper-{width}.html"
+    wrapper.write_text(WRAPPER.format(width=width, page=html.escape(page)), "utf-8")
+    command = [
+        *(_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--virtual-time-budget=5000",
+        *(f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000", wrapper.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = done.stdout.partition("<title>")[2].partition("</title>")[0]
+    reached, _, names = title.partition(" ")
+    assert reached.isdigit(), done.stdout[-2000:] + done.stderr
+    return int(reached), [name for name in names.split(",") if name]
 
 
 def _chromium() -> str:

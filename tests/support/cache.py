@@ -28,7 +28,7 @@ def uv(*arguments: str, stderr: bool = False, env: Mapping[str, str] | None = No
 
     Returns what it printed: its data, or with ``stderr`` its messages.
     """
-    environment = dict(os.environ, UV_CACHE_DIR=str(cache() / "uv"), **(env or {}))
+    environment = {**os.environ, "UV_CACHE_DIR": str(cache() / "uv"), **(env or {})}
     environment.pop("VIRTUAL_ENV", None)
     command = [sys.executable, "-m", "uv", "--no-progress", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -71,8 +71,11 @@ def environment(name: str, requirements: Sequence[str], *options: str) -> Path:
 
 
 def released() -> Path:
-    """The environment that this project is about: vLLM 0.8.4 as released."""
-    return environment("vllm-0.8.4", ["vllm==0.8.4", "transformers==4.51.3"])
+    """The environment that this project is about: vLLM 0.8.4 as released.
+
+    It has pip, as an environment that Python itself makes has it: hints name the installer.
+    """
+    return environment("vllm-0.8.4-pip", ["vllm==0.8.4", "transformers==4.51.3", "pip"])
 
 
 def distribution(name: str, version: str) -> Path:

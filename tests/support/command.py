@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from patcher.cli import main
+from glmpatch.command.cli import cli, main
 from tests.support import syscalls
 from tests.support.site import Site
 from tests.support.syscalls import Run
@@ -23,9 +24,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount 
 
 def command(site: Site, *arguments: str) -> Callable[[], int]:
     """The command on a tree, as ``main`` runs it; gives its exit code."""
+    return entry(*arguments, "--path", str(site.root))
+
+
+def entry(*arguments: str) -> Callable[[], int]:
+    """The command with these arguments and no others."""
 
     def action() -> int:
-        sys.argv = ["glmpatch", *arguments, "--path", str(site.root)]
+        sys.argv = ["glmpatch", *arguments]
         try:
             main()
         except SystemExit as end:
@@ -39,12 +45,19 @@ def glmpatch(site: Site, *arguments: str) -> Run:
     return syscalls.run(command(site, *arguments), traced=False)
 
 
+def warm(site: Site) -> None:
+    """Import here, once, what the commands import where they need it; ends as it began."""
+    for name in ("status", "diff", "apply", "apply", "revert"):
+        done = CliRunner().invoke(cli, [name, "--path", str(site.root)])
+        assert done.exit_code == 0, done.output
+
+
 def state(site: Site) -> str:
-    """What ``status`` says of the GLM-4 patch."""
+    """What ``status`` says of the patch of the site."""
     done = glmpatch(site, "status", "--json")
     assert done.code == 0, done.output
     answer: dict[str, Any] = json.loads(done.output)
-    return str(next(p["state"] for p in answer["patches"] if p["id"] == "glm4-residual"))
+    return str(next(p["state"] for p in answer["patches"] if p["id"] == site.patch))
 
 
 def as_user(number: int, action: Callable[[], int], umask: int = 0o022) -> Callable[[], int]:
@@ -72,3 +85,11 @@ def mounted(at: Path, *arguments: str, make: bool = True) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(at)], check=True)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that is read-only for a while, for root too; skips as ``mounted`` does."""
+    with mounted(folder, "--bind", str(folder), make=False):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        yield

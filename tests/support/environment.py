@@ -99,6 +99,6 @@ def glmpatch(
     *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does, in a process of its own."""
-    command = [sys.executable, "-m", "patcher", *arguments]
+    command = [sys.executable, "-m", "glmpatch", *arguments]
     environment = {**os.environ, **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)

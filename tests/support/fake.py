@@ -11,9 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-from patcher.patch import Patch, load_patches
-from patcher.rewriting import make_plan
-from tests.support import cache
+from glmpatch.catalogue import load_patches
+from glmpatch.patch import Patch
+from glmpatch.source.plan import make_plan
+from tests.support import releases
 from tests.support.environment import MODEL_FILE, Environment
 
 PYTHON = f"python3.{sys.version_info.minor}"
@@ -23,28 +24,37 @@ Files = Mapping[str, bytes | None]
 """Contents by path below site-packages; None for a file that is not there."""
 
 
-@functools.cache
-def released() -> Files:
-    """Every file that a patch mends or counts on, as in vLLM 0.8.4."""
-    (site,) = (cache.released() / "lib").glob("python3*/site-packages")
-    paths = {path for patch in load_patches() for path in files_of(patch)}
-    return {path: (site / path).read_bytes() for path in sorted(paths)}
+RELEASE = "0.8.4"
 
 
 @functools.cache
-def repaired() -> Files:
+def released(release: str = RELEASE) -> Files:
+    """Every file that a patch for a release mends or counts on, as released."""
+    paths = {path for patch in patches(release) for path in files_of(patch, release)}
+    return {path: releases.read(release, path) for path in sorted(paths)}
+
+
+@functools.cache
+def repaired(release: str = RELEASE) -> Files:
     """The same files with every patch applied."""
-    plans = [(patch.file, make_plan(patch, source(patch.file))) for patch in load_patches()]
-    return {**released(), **{file: plan.after for file, plan in plans}}
+    mended = {}
+    for patch in patches(release):
+        file = patch.path(release)
+        mended[file] = make_plan(patch, source(file, release), release).after
+    return {**released(release), **mended}
 
 
-def files_of(patch: Patch) -> tuple[str, ...]:
-    return (patch.file, *(neighbour.file for neighbour in patch.neighbours))
+def patches(release: str = RELEASE) -> tuple[Patch, ...]:
+    return tuple(patch for patch in load_patches() if patch.covers(release))
 
 
-def source(file: str) -> bytes:
-    """One file of vLLM 0.8.4."""
-    data = released()[file]
+def files_of(patch: Patch, release: str = RELEASE) -> tuple[str, ...]:
+    return (patch.path(release), *patch.beside(release))
+
+
+def source(file: str, release: str = RELEASE) -> bytes:
+    """One file of a release."""
+    data = released(release)[file]
     assert data is not None
     return data
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from patcher.rewriting import make_plan
-from patches.glm4_residual import PATCH
+from glmpatch.patches.glm4_residual.patch import PATCH
+from glmpatch.source.plan import make_plan
 
 NORM = """\
 if residual is None:

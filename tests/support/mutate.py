@@ -1,15 +1,19 @@
-"""Mutations of a Python source: neutral ones that must not matter, and hostile ones."""
+"""Mutations of any Python source.
+
+Neutral ones leave the program alone, unrelated ones add what no rewrite looks at, hostile ones
+change anything anywhere.
+"""
 
 from __future__ import annotations
 
 import ast
 import io
 import itertools
+import keyword
 import random
 import tokenize
 from collections.abc import Callable, Iterable
 
-SKIPPED = (tokenize.ENCODING, tokenize.ENDMARKER, tokenize.INDENT, tokenize.DEDENT)
 COMMENTS = (
     "# fuzz",
     "#fuzz: hidden_states = residual + hidden_states",
@@ -18,24 +22,19 @@ COMMENTS = (
     "# fmt: off",
 )
 UNRELATED = (
-    "pass",
     "print('fuzz')",
     "fuzz = 1",
     "fuzz: int = 2",
     "fuzz = [n * 2 for n in range(3)]",
     "assert True, 'fuzz'",
-    "'fuzz: hidden_states = residual + hidden_states'",
     "if __debug__: print('fuzz')",
     "fuzz = dict(residual=1, rotary_dim=2)",
-)
-ELSEWHERE = (
     "def fuzz(self, hidden_states, residual): return residual + hidden_states",
     "class fuzz: rotary_emb = None",
     "import fuzz",
     "for fuzz in (): pass",
     "fuzz = lambda x: x",
 )
-"""Also for places that are followed by no rewrite."""
 
 Token = tokenize.TokenInfo
 Mutation = Callable[[str, random.Random], str]
@@ -158,239 +157,166 @@ def indentation(source: str, dice: random.Random) -> str:
     )
 
 
-# -- neutral: statements that have nothing to do with it ----------------------------------------
+NEUTRAL: tuple[Mutation, ...] = (comment_line, comment_behind, space, space, parenthesis)
+WHOLE: tuple[Mutation, ...] = (line_ends, indentation)
 
 
-def _positions(source: str) -> list[tuple[ast.stmt, bool]]:
-    """Statements before which another one may stand, and whether a rewrite reads that block."""
-    places: list[tuple[ast.stmt, bool]] = []
+# -- statements anywhere ------------------------------------------------------------------------
 
-    def visit(node: ast.AST, path: tuple[str, ...]) -> None:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            path = (*path, node.name)
-        followed = path in (("Glm4DecoderLayer", "forward"),) or (
-            path[:1] in (("Glm4Attention",), ("Glm4DecoderLayer",)) and path[1:] == ("__init__",)
-        )
-        for name in ("body", "orelse"):
+
+def statements(source: str) -> list[ast.stmt]:
+    """Statements with a line of their own, before which another one may stand."""
+    lines = source.split("\n")
+    found: list[ast.stmt] = []
+    for node in ast.walk(ast.parse(source)):
+        for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
-            if not isinstance(block, list):
-                continue
-            for statement in block:
-                visit(statement, path)
-                first = statement is block[0] and isinstance(statement, ast.Expr)
-                if not first and not isinstance(statement, ast.ClassDef):
-                    places.append((statement, followed))
+            found += block if isinstance(block, list) else []
+    return [
+        each
+        for each in found
+        if not getattr(each, "decorator_list", None)
+        and not lines[each.lineno - 1][: each.col_offset].strip()
+        and not (each.lineno > 1 and lines[each.lineno - 2].rstrip("\r").endswith("\\"))
+        and not lines[each.lineno - 1].lstrip().startswith("elif")
+        and getattr(each, "module", None) != "__future__"
+    ]
 
-    visit(ast.parse(source), ())
-    return places
+
+def before(source: str, statement: ast.stmt, new: str) -> str:
+    """The source with a statement more, in front of another one."""
+    lines = source.split("\n")
+    at = statement.lineno - 1
+    indent = lines[at][: statement.col_offset]
+    end = "\r" if lines[at].endswith("\r") else ""
+    added = [indent + line + end for line in new.split("\n")]
+    return "\n".join([*lines[:at], *added, *lines[at:]])
 
 
 def unrelated(source: str, dice: random.Random) -> str:
-    lines = source.split("\n")
-    alone = [
-        (statement, followed)
-        for statement, followed in _positions(source)
-        if not getattr(statement, "decorator_list", None)
-        and not lines[statement.lineno - 1][: statement.col_offset].strip()
-        and not (statement.lineno > 1 and lines[statement.lineno - 2].rstrip("\r").endswith("\\"))
-        and not (isinstance(statement, ast.If) and lines[statement.lineno - 1].lstrip()[:2] != "if")
-    ]
-    statement, followed = dice.choice(alone)
-    new = dice.choice(UNRELATED if followed else UNRELATED + ELSEWHERE)
-    at = statement.lineno - 1
-    before = lines[at][: statement.col_offset]
-    end = "\r" if lines[at].endswith("\r") else ""
-    return "\n".join([*lines[:at], before + new + end, *lines[at:]])
+    """A statement more that has nothing to do with any defect."""
+    return before(source, dice.choice(statements(source)), dice.choice(UNRELATED))
 
 
-def without_unrelated(source: bytes) -> str:
-    """The syntax tree, without the statements that ``unrelated`` puts in."""
-    ours = {ast.dump(ast.parse(each).body[0]) for each in UNRELATED + ELSEWHERE}
-    parsed = ast.parse(source)
-    for node in ast.walk(parsed):
-        for name in ("body", "orelse"):
-            block = getattr(node, name, None)
-            if isinstance(block, list):
-                setattr(node, name, [s for s in block if ast.dump(s) not in ours])
-    return ast.dump(parsed)
+# -- hostile ------------------------------------------------------------------------------------
 
-
-NEUTRAL = (comment_line, comment_behind, space, space, parenthesis, unrelated, unrelated)
-WHOLE = (line_ends, indentation)
-
-
-# -- hostile: in the places that the rewrites read ----------------------------------------------
-
-NAMES = ("hidden_states", "residual", "positions", "x", "pair", "_")
-CALLS = (
-    "self.mlp",
-    "self.self_attn",
-    "self.input_layernorm",
-    "self.post_attention_layernorm",
-    "self.post_self_attn_layernorm",
-    "self.post_mlp_layernorm",
-)
 HOSTILE = (
     "{a} = {b}",
     "{a} = {b} + {c}",
     "{a} += {b}",
     "{a} = {b}[0]",
     "{a}, {c} = {b}",
-    "{a} = ({b}, {c})",
-    "{a} = {m}({b})",
     "{a} = {m}({b}, {c})",
     "{a}, {b} = {m}({a}, {c})",
-    "{a} = {m}({b}, {c})[0]",
-    "{a} = {b}.clone()",
-    "{a} = {b}.view(-1)",
     "{a}.mul_(2)",
     "{a}[0] = 0",
-    "{a} = {b} * 2",
-    "{a} = -{b}",
     "{a} = {b} if {c} is None else {a}",
-    "{a} = [{b}, {c}]",
-    "{a}[0].mul_(2)",
-    "{a} = {b}.data",
-    "{a} = {b}[:]",
-    "{a} = torch.add({b}, {c}, out={a})",
-    "{a} = lambda: {b}.zero_()",
-    "{a}()",
+    "{a} = lambda: {b}",
     "del {a}",
     "print({a})",
     "print({a} := {b})",
     "assert {a} is not None",
     "if isinstance({a}, tuple): {a} = {a}[0]",
-    "if isinstance({a}, tuple): {a}, {b} = {a}",
-    "if {a} is None: {a} = {b}",
     "for {a} in ({b},): pass",
-    "with torch.no_grad(): {a} = {b}",
-    "try: {a} = {b}\n{i}finally: {c} = {a}",
-    "{m} = {n}",
-    "{m}.forward = {n}",
+    "with {a}: {a} = {b}",
+    "try: {a} = {b}\nfinally: {c} = {a}",
+    "{m} = {a}",
+    "{m}.forward = {a}",
     "return {a}, {b}",
-    "{a} = {b}; {b} = {c}",
+    "{a}: {b}",
+    "global {a}",
+    "yield {a}",
+    "setattr({a}, {b!r}, {c})",
+    "from {a} import *",
+    "@{a}\ndef {b}(*{c}): pass",
+    "class {a}: pass",
+    "'''{a}'''",
+    "pass",
 )
-ROPE_HOSTILE = (
-    "partial_rotary_factor = {f}",
-    "partial_rotary_factor *= 2",
-    "self.rotary_dim = {f}",
-    "self.rotary_dim //= 2",
-    "self.rotary_dim = int({f} * self.head_dim)",
-    "width = self.rotary_dim",
-    "config.partial_rotary_factor = {f}",
-    "config = self",
-    "print(self.rotary_dim)",
-    "self.rotary_emb.rotary_dim = 2",
-    "setattr(self, 'rotary_dim', 4)",
-)
-FACTORS = (
-    "0.5",
-    "1.0",
-    "config.partial_rotary_factor",
-    "getattr(config, 'partial_rotary_factor', 1.0)",
-    "partial_rotary_factor",
-    "self.head_dim",
-    "partial_rotary_factor / 2",
-    "self.rotary_dim",
-)
-
-
-def _lines_of(source: str, owner: str, method: str) -> tuple[int, int]:
-    """First and last line of the body of a method, from 1."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name == owner:
-            for inner in node.body:
-                if isinstance(inner, ast.FunctionDef) and inner.name == method:
-                    assert inner.end_lineno is not None
-                    return inner.body[0].lineno, inner.end_lineno
-    raise AssertionError(f"no {owner}.{method}")
 
 
 def hostile_statement(source: str, dice: random.Random) -> str:
-    """A statement that reads or writes what a rewrite follows, at some place of the method."""
-    layer = dice.random() < 0.75
-    where = ("Glm4DecoderLayer", "forward") if layer else ("Glm4Attention", "__init__")
-    first, last = _lines_of(source, *where)
-    body = [
-        (s.lineno, s.col_offset)
-        for s, _ in _positions(source)
-        if first <= s.lineno <= last and isinstance(s, (ast.Assign, ast.Return, ast.Expr))
-    ]
-    line, column = dice.choice(body)
-    form = dice.choice(HOSTILE if layer else ROPE_HOSTILE)
-    names = {name: dice.choice(NAMES[:3]) for name in "abc"}
-    if form.startswith("{a} = ") and dice.random() < 0.4:
-        names["a"] = dice.choice(NAMES)
-    new = form.format(
-        **names,
-        m=dice.choice(CALLS),
-        n=dice.choice(CALLS),
-        f=dice.choice(FACTORS),
-        i=" " * column,
-    )
-    lines = source.split("\n")
-    return "\n".join([*lines[: line - 1], " " * column + new, *lines[line - 1 :]])
-
-
-def _read_lines(source: str) -> list[int]:
-    """Lines that the rewrites answer for: the layer's ``forward``, the factor and the width, and
-    those arguments of ``get_rope`` that the rewrites know."""
-    first, last = _lines_of(source, "Glm4DecoderLayer", "forward")
-    lines = list(range(first, last + 1))
-    marks = ("rotary_dim", "partial_rotary_factor", "is_neox_style")
-    first, last = _lines_of(source, "Glm4Attention", "__init__")
-    text = source.split("\n")
-    return lines + [n for n in range(first, last + 1) if any(m in text[n - 1] for m in marks)]
+    """A statement more, about names of the file, anywhere."""
+    found = [t.string for t in tokens(source) if t.type == tokenize.NAME]
+    names = [name for name in found if not keyword.iskeyword(name)]
+    some = {name: dice.choice(names) for name in "abcm"}
+    where = dice.choice(statements(source))
+    return before(source, where, dice.choice(HOSTILE).format(**some))
 
 
 def hostile_token(source: str, dice: random.Random) -> str:
-    """One token of those lines replaced, removed, doubled, or changed for its neighbour."""
-    lines = set(_read_lines(source))
+    """A token replaced by another one of the file, removed or doubled."""
     place = offsets(source)
-    found = [
-        t
-        for t in tokens(source)
-        if t.start[0] in lines
-        and t.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
-    ]
+    kinds = (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
+    found = [t for t in tokens(source) if t.type in kinds]
     token = dice.choice(found)
-    pool = {
-        tokenize.NAME: [t.string for t in found if t.type == tokenize.NAME] + ["True", "False"],
-        tokenize.OP: ["+", "-", "*", "=", "+=", ",", ".", "(", ")", "*", "**", ":="],
-        tokenize.NUMBER: ["0", "1", "2", "0.5", "1.0"],
-        tokenize.STRING: ["'partial_rotary_factor'", "'x'", "''"],
-    }
-    new = dice.choice(
-        ("", f"{token.string} {token.string}", *(3 * [dice.choice(pool[token.type])]))
-    )
+    alike = [t.string for t in found if t.type == token.type]
+    more = {
+        tokenize.NAME: ["True", "False", "None", "self", "not"],
+        tokenize.OP: ["+", "-", "*", "=", "+=", ",", ".", "**", ":=", "//", "<", "=="],
+        tokenize.NUMBER: ["0", "1", "2", "0.5", "1.0", "-1"],
+        tokenize.STRING: ["'partial_rotary_factor'", "''", "b''", "f'{x}'"],
+    }[token.type]
+    new = dice.choice(("", f"{token.string} {token.string}", *(3 * [dice.choice(alike + more)])))
     return splice(source, place(token.start), new, place(token.end))
 
 
-def hostile_lines(source: str, dice: random.Random) -> str:
-    """A statement removed, doubled, or changed for the next one."""
-    numbers = set(_read_lines(source))
-    body = [
-        statement
-        for statement, _ in _positions(source)
-        if statement.lineno in numbers and isinstance(statement, (ast.Assign, ast.Return))
-    ]
-    body.sort(key=lambda statement: statement.lineno)
-    at = dice.randrange(len(body) - 1)
-    lines = source.split("\n")
-
-    def text(statement: ast.stmt) -> list[str]:
-        return lines[statement.lineno - 1 : statement.end_lineno]
-
-    one, two = body[at], body[at + 1]
-    if one.col_offset != two.col_offset:
+def hostile_swap(source: str, dice: random.Random) -> str:
+    """Two tokens of a kind in each other's place: arguments, operands, names."""
+    place = offsets(source)
+    kind = dice.choice((tokenize.NAME, tokenize.NAME, tokenize.OP, tokenize.STRING))
+    found = [t for t in tokens(source) if t.type == kind]
+    if len(found) < 2:
         return source
-    kind = dice.randrange(3)
-    new = {0: [], 1: text(one) * 2, 2: text(two)}[kind]
+    at = dice.randrange(len(found) - 1)
+    one, two = found[at], found[min(len(found) - 1, at + dice.randrange(1, 4))]
+    between = source[place(one.end) : place(two.start)]
+    return splice(source, place(one.start), two.string + between + one.string, place(two.end))
+
+
+def hostile_lines(source: str, dice: random.Random) -> str:
+    """A statement removed, doubled, or put in another place."""
+    lines = source.split("\n")
+    every = statements(source)
+    one, other = dice.choice(every), dice.choice(every)
     end = one.end_lineno or one.lineno
-    between = lines[end : two.lineno - 1]
-    after = text(one) if kind == 2 else text(two)
-    tail = lines[two.end_lineno :]
-    return "\n".join([*lines[: one.lineno - 1], *new, *between, *after, *tail])
+    text = lines[one.lineno - 1 : end]
+    rest = [*lines[: one.lineno - 1], *lines[end:]]
+    kind = dice.randrange(4)
+    if kind == 0:
+        return "\n".join(rest)
+    if kind == 1:
+        return "\n".join([*lines[:end], *text, *lines[end:]])
+    by = other.col_offset - one.col_offset
+    moved = [" " * by + line if by > 0 else line[-by:] for line in text]
+    if kind == 2:
+        return "\n".join([*lines[: other.lineno - 1], *moved, *lines[other.lineno - 1 :]])
+    at = other.lineno - 1 - (len(text) if other.lineno > end else 0)
+    return "\n".join([*rest[:at], *moved, *rest[at:]])
 
 
-HOSTILITIES = (hostile_statement, hostile_statement, hostile_token, hostile_token, hostile_lines)
+HOSTILITIES: tuple[Mutation, ...] = (
+    hostile_statement,
+    hostile_statement,
+    hostile_token,
+    hostile_token,
+    hostile_swap,
+    hostile_lines,
+)
+
+
+def hostile(source: str, dice: random.Random) -> str:
+    """One or two hostile edits; what comes out may be no program any more."""
+    for _ in range(dice.choice((1, 1, 2))):
+        try:
+            source = dice.choice(HOSTILITIES)(source, dice)
+        except (SyntaxError, tokenize.TokenError):
+            break  # after the first of two
+    return source
+
+
+def neutral(source: str, dice: random.Random) -> str:
+    """The same program in another layout, with other comments."""
+    for mutation in dice.choices(NEUTRAL, k=dice.randrange(1, 5)):
+        source = mutation(source, dice)
+    return dice.choice(WHOLE)(source, dice) if dice.random() < 0.6 else source

@@ -1,4 +1,4 @@
-"""A tiny site-packages: vLLM's real model file and just enough around it to be an install."""
+"""A tiny site-packages: the files that a patch is about and just enough around them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import hashlib
 import os
 import shutil
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.environment import MODEL_FILE
 
-MODEL = Path(MODEL_FILE)
 CACHE_TAGS = ("cpython-310", "cpython-311.opt-1", "cpython-313", "pypy310")
 
 
 @dataclass(frozen=True)
 class Site:
-    """``root`` is the folder that holds the package vllm."""
+    """``root`` is the folder that holds the package vllm, ``file`` what ``patch`` mends."""
 
     root: Path
     version: str | None = "0.8.4"
     """None for a source tree, which has no metadata."""
+    file: str = MODEL_FILE
+    patch: str = "glm4-residual"
 
     @property
     def model(self) -> Path:
-        return self.root / MODEL
+        return self.root / self.file
 
     @property
     def bytecode(self) -> Path:
@@ -45,11 +47,11 @@ class Site:
 
     @property
     def receipt(self) -> Path:
-        return self.receipts / "glmpatch-glm4-residual.json"
+        return self.receipts / f"glmpatch-{self.patch}.json"
 
     @property
     def original(self) -> Path:
-        return self.receipts / "glmpatch-glm4-residual.original"
+        return self.receipts / f"glmpatch-{self.patch}.original"
 
     def tree(self) -> dict[str, str]:
         """All below ``root`` but bytecode: path -> type, mode, owner and content."""
@@ -75,14 +77,32 @@ class Site:
 
     def copy(self, root: Path) -> Site:
         shutil.copytree(self.root, root, symlinks=True)
-        return Site(root, self.version)
+        return replace(self, root=root)
 
 
-def make(root: Path, model: bytes, version: str | None = "0.8.4") -> Site:
-    """A site at ``root``; its RECORD lacks the last line end, as the harder case."""
-    site = Site(root, version)
-    files = {"vllm/__init__.py": b"", "vllm/model_executor/__init__.py": b"", MODEL_FILE: model}
-    if version:
+def make(
+    root: Path,
+    model: bytes,
+    version: str | None = "0.8.4",
+    others: Mapping[str, bytes] | None = None,
+    file: str = MODEL_FILE,
+    patch: str = "glm4-residual",
+) -> Site:
+    """A site at ``root`` with the model file and ``others``, such as its neighbours.
+
+    A source tree (``version`` None) is one of 0.8.4. RECORD lacks the last line end, as the harder
+    case.
+    """
+    site = Site(root, version, file, patch)
+    files = {
+        "vllm/__init__.py": b"",
+        "vllm/model_executor/__init__.py": b"",
+        **(others or {}),
+        file: model,
+    }
+    if version is None:
+        files["vllm/_version.py"] = b"__version__ = version = '0.8.4'\n"
+    else:
         files[f"{site.dist_info.name}/METADATA"] = f"Name: vllm\nVersion: {version}\n".encode()
         lines = [_record_line(name, data) for name, data in files.items()]
         files[f"{site.dist_info.name}/RECORD"] = "\n".join(
@@ -97,6 +117,13 @@ def make(root: Path, model: bytes, version: str | None = "0.8.4") -> Site:
     for tag in CACHE_TAGS:
         (site.bytecode / f"{site.model.stem}.{tag}.pyc").write_bytes(b"old")
     return site
+
+
+def distribution(root: Path, name: str, version: str) -> None:
+    """The metadata of another package beside vLLM."""
+    info = root / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
 
 
 def _record_line(name: str, data: bytes) -> str:

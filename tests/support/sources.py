@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from patcher.rewriting import make_plan
-from patches.glm4_residual import PATCH
+from glmpatch.patches.glm4_residual.patch import PATCH
+from glmpatch.source.plan import make_plan
 
 REWRITES = tuple(rewrite.id for rewrite in PATCH.rewrites)
 
 
 def repaired(released: bytes, only: tuple[str, ...] | None = None) -> bytes:
     """The released file with these rewrites made; with all of them by default."""
-    return make_plan(PATCH, released, only).after
+    return make_plan(PATCH, released, only=only).after
 
 
 def proper_subsets() -> Iterator[tuple[str, ...]]:

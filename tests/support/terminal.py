@@ -13,7 +13,7 @@ def terminal(*arguments: str, env: dict[str, str] | None = None) -> str:
     ours, theirs = pty.openpty()
     environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
     with subprocess.Popen(
-        [sys.executable, "-m", "patcher", *arguments],
+        [sys.executable, "-m", "glmpatch", *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -1,0 +1,1 @@
+"""Many machines: what reaches them as a package, or over a cluster."""
