@@ -51,8 +51,12 @@ def in_place_of(path: Path) -> Path | None:
     for each in _compiled(names, path.name):
         if not (cache / each).is_file():
             continue
-        with open(cache / each, "rb") as file:
-            head = file.read(16)
+        try:
+            with open(cache / each, "rb") as file:
+                head = file.read(16)
+        except FileNotFoundError:
+            # Another glmpatch, which changes the source, takes it away first.
+            continue
         if head[4:8] == UNCHECKED and head[8:16] != source_hash(read_file(path)):
             return cache / each
     return None

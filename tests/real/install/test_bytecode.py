@@ -128,6 +128,26 @@ def test_an_import_that_is_overtaken_twice_leaves_no_wrong_bytecode(same_size: S
     assert load(tree.model) == compiled(tree.model.read_bytes(), tree.model)
 
 
+def test_bytecode_that_goes_while_it_is_looked_at_is_no_obstacle(tree: Site) -> None:
+    """Another glmpatch, which is about to change the source, takes it away."""
+    assert glmpatch(tree, "apply").code == 0
+    _compile(sys.executable, tree.model, "timestamp")
+    kept = {path: path.read_bytes() for path in tree.bytecode.iterdir()}
+    opened = {path: Call("openat", str(path)) for path in kept}
+    tried = []
+    for path, at_it in opened.items():
+
+        def gone(call: Call, path: Path = path, at_it: Call = at_it) -> None:
+            if call == at_it:
+                path.unlink()
+                tried.append(path)
+
+        run = syscalls.run(command(tree, "status", "--check"), do=Do.MEANWHILE, meanwhile=gone)
+        assert run.code == 0, run.output
+        path.write_bytes(kept[path])
+    assert tried == list(kept), "bytecode that was not looked at"
+
+
 def test_a_missing_bytecode_folder_stays_missing(tree: Site) -> None:
     for path in tree.bytecode.iterdir():
         path.unlink()
