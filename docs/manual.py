@@ -41,7 +41,7 @@ SURROUNDINGS = """\
 .TP
 .B NO_COLOR
 If set and not empty, nothing is coloured.
-Without it, colour is for terminals only.
+Without it, colour is for terminals only, and not where TERM is dumb.
 .TP
 .B COLUMNS
 How wide the help is, and on a terminal what

@@ -801,15 +801,16 @@ def test_an_interruption_has_its_own_exit_code(
     assert ask("apply", "--path", str(fresh.site), code=130)["error"]["hint"]
 
 
-def test_colour_is_for_terminals_and_never_with_no_color(fresh: Environment) -> None:
+def test_colour_is_for_terminals_that_have_it_and_never_with_no_color(fresh: Environment) -> None:
     for command in (["status"], ["diff"], ["apply", "qwen"]):
         arguments = [*command, "--path", str(fresh.site)]
         done = glmpatch(*arguments, env={"CLICOLOR_FORCE": "1"})
         assert "\x1b" not in done.stdout + done.stderr
         assert "\x1b[" in terminal(*arguments)
-        plain = terminal(*arguments, env={"NO_COLOR": "1"})
-        assert "\x1b" not in plain
-        assert sorted(plain.split()) == sorted((done.stdout + done.stderr).split())
+        for without in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            plain = terminal(*arguments, env=without)
+            assert "\x1b" not in plain
+            assert sorted(plain.split()) == sorted((done.stdout + done.stderr).split())
 
 
 def test_nothing_prompts_on_a_terminal(fresh: Environment) -> None:

@@ -11,7 +11,7 @@ import sys
 def terminal(*arguments: str, env: dict[str, str] | None = None) -> str:
     """What the command prints where stdin, stdout and stderr are one terminal."""
     ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"}
     with subprocess.Popen(
         [sys.executable, "-m", "glmpatch", *arguments],
         stdin=theirs,

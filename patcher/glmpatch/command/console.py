@@ -15,7 +15,7 @@ from glmpatch.width import wrap
 
 
 def echo(text: str, err: bool = False, nl: bool = True) -> None:
-    """Print; colour on terminals only, and never with NO_COLOR (Click does not know it).
+    """Print; colour on terminals that have it, and never with NO_COLOR (Click knows neither).
 
     A reader that went away (``glmpatch diff | head``) changes nothing about the exit code.
 
@@ -25,7 +25,7 @@ def echo(text: str, err: bool = False, nl: bool = True) -> None:
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # closed by the caller: >&-
         return
-    color = stream.isatty() and not os.environ.get("NO_COLOR")
+    color = _has_escapes(stream) and not os.environ.get("NO_COLOR")
     try:
         try:
             click.echo(text, file=stream, nl=nl, color=color)
@@ -42,6 +42,11 @@ def echo(text: str, err: bool = False, nl: bool = True) -> None:
             _("cannot write the output: {error}", error=error.strerror),
             _("see what was done with {command}", command="glmpatch status"),
         ) from error
+
+
+def _has_escapes(stream: TextIO) -> bool:
+    """Whether it is a terminal that colours and clears lines; an editor's shell says it is not."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def drop(stream: TextIO) -> None:
@@ -74,7 +79,7 @@ class Progress:
     seconds that have passed; else a line each. A silent minute looks like a hang."""
 
     def __init__(self) -> None:
-        self.terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.terminal = sys.stderr is not None and _has_escapes(sys.stderr)
         self.began = time.monotonic()
         self.said = ""
 
