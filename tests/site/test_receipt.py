@@ -6,6 +6,7 @@ import json
 import os
 import py_compile
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -174,6 +175,15 @@ def test_a_receipt_that_is_not_understood_stops_every_command(
     # The way out that the hint names.
     tree.receipt.unlink()
     assert state(tree) == "fixed"
+    run = glmpatch(tree, "revert")
+    assert run.code == 5, run.output
+    assert "the receipt beside it is gone" in run.output
+    (hint,) = (line for line in run.output.splitlines() if line.startswith("hint: put it back"))
+    assert tree.original.exists()
+    subprocess.run(hint.partition(" with ")[2], shell=True, check=True)
+    assert state(tree) == "needed"
+    assert glmpatch(tree, "revert").code == 0
+    assert glmpatch(tree, "apply").code == 0
     tree.receipt.write_bytes(written)
     revert(tree)
 

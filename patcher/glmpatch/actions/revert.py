@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from glmpatch import catalogue
@@ -10,6 +11,8 @@ from glmpatch.actions.writable import require_writable
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import _
 from glmpatch.patch import Patch
+from glmpatch.site.examination import Examination
+from glmpatch.site.path import unreadable
 from glmpatch.site.target import Target
 from glmpatch.words import COMPILED, RESTART, Words
 
@@ -31,6 +34,7 @@ def revert(
         try:
             if each.receipt is None:
                 undo.tidy(target, each.patch.id, each.file)
+                _no_original_without_receipt(target, each)
             else:
                 if each.data is None:
                     raise Failure(
@@ -55,3 +59,28 @@ def revert(
     if any(step.changed for step in outcome.steps):
         outcome.messages += [_(RESTART), _(COMPILED)]
     return outcome
+
+
+def _no_original_without_receipt(target: Target, found: Examination) -> None:
+    """Somebody removed the receipt: what is in place may be ours, and nothing says so."""
+    from glmpatch.site import undo
+
+    try:
+        original = undo.left_behind(target, found.patch.id, found.data)
+    except OSError as error:
+        raise unreadable(target.records, error) from error
+    if original is None:
+        return
+    raise Failure(
+        Exit.DRIFT,
+        _(
+            "{patch}: the file as it was before the patch is kept in {original}, and the receipt "
+            "beside it is gone; nothing was changed",
+            patch=found.patch.id,
+            original=original,
+        ),
+        _(
+            "put it back with {command}",
+            command=shlex.join(["mv", "-f", str(original), str(found.path)]),
+        ),
+    )

@@ -6,12 +6,13 @@ import contextlib
 import os
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import _
 from glmpatch.site import bytecode
 from glmpatch.site import receipt as receipts
-from glmpatch.site.folder import File, staged_name
+from glmpatch.site.folder import File, read_file, staged_name
 from glmpatch.site.lock import stop_if_interrupted
 from glmpatch.site.opened import Tree, opened
 from glmpatch.site.receipt import Receipt
@@ -109,6 +110,19 @@ def tidy(target: Target, patch: str, file: str) -> None:
             original is not None and original.data == now.data
         ):
             _forget(tree)
+
+
+def left_behind(target: Target, patch: str, data: bytes | None) -> Path | None:
+    """The original of a patch whose receipt is gone, where another file than it is in place.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    path, receipt = (target.records / name for name in receipts.names(patch))
+    if data is None or not os.path.lexists(path) or read_file(path) == data:
+        return None
+    # Another glmpatch may have applied the patch since it was looked for.
+    return None if os.path.lexists(receipt) else path
 
 
 def _original(tree: Tree, receipt: Receipt) -> bytes:
