@@ -487,6 +487,10 @@ def test_an_interpreter_that_may_not_be_looked_at_is_no_matter_where_it_is_not_n
 
         run = syscalls.run(as_user(65534, look), traced=False)
         assert run.code == 0, run.output
+        named = as_user(65534, entry("status", "--python", str(env.root)))
+        run = syscalls.run(named, traced=False)
+        assert run.code == 3
+        assert f"cannot read {env.root}/bin: Permission denied" in run.output
 
 
 @pytest.mark.parametrize("left", [[], ["__init__.py"], ["__init__.py", "__pycache__/x.pyc"]])

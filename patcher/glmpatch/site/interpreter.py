@@ -12,6 +12,7 @@ from pathlib import Path
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import N_, _
 from glmpatch.site.folder import read_file
+from glmpatch.site.path import must_be_readable
 
 ASK = "import json, sys; print(json.dumps([sys.executable, sys.path]))"
 ASK_SECONDS = 60.0
@@ -48,6 +49,8 @@ def named(path: Path) -> Path:
         return _of_script(path) or path
     found = in_environment(path)
     if found is None:
+        if os.path.isdir(path / "bin"):
+            must_be_readable(os.listdir, path / "bin")
         raise Failure(
             Exit.TARGET,
             _(
