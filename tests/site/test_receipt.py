@@ -7,6 +7,7 @@ import os
 import py_compile
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -178,13 +179,50 @@ def test_a_receipt_that_is_not_understood_stops_every_command(
     run = glmpatch(tree, "revert")
     assert run.code == 5, run.output
     assert "the receipt beside it is gone" in run.output
-    (hint,) = (line for line in run.output.splitlines() if line.startswith("hint: put it back"))
+    (hint,) = (
+        line for line in run.output.splitlines() if line.startswith("hint: put the original back")
+    )
     assert tree.original.exists()
     subprocess.run(hint.partition(" with ")[2], shell=True, check=True)
     assert state(tree) == "needed"
     assert glmpatch(tree, "revert").code == 0
     assert glmpatch(tree, "apply").code == 0
     tree.receipt.write_bytes(written)
+    revert(tree)
+
+
+def test_a_file_that_was_edited_after_its_repair_is_still_taken_back_to_the_released_one(
+    tree: Site,
+) -> None:
+    before = tree.tree()
+    edited = REPAIRED.replace(b"return total", b"return -total")
+    for lost in (False, True):
+        assert glmpatch(tree, "apply").code == 0
+        tree.model.write_bytes(edited)
+        if lost:
+            tree.receipt.unlink()
+        again = glmpatch(tree, "apply", "--python", sys.executable)
+        assert again.code == 0, again.output
+        assert "hint: the file was reinstalled" not in again.output
+        assert tree.model.read_bytes() == REPAIRED
+        assert tree.original.read_bytes() == RELEASED
+        revert(tree)
+        assert tree.tree() == before
+
+
+@pytest.mark.parametrize("receipt", [True, False], ids=["receipt", "no receipt"])
+def test_the_original_of_a_file_that_is_gone_is_named(tree: Site, receipt: bool) -> None:
+    assert glmpatch(tree, "apply").code == 0
+    tree.model.unlink()
+    if not receipt:
+        tree.receipt.unlink()
+    assert "revert" not in glmpatch(tree, "status").output
+    run = glmpatch(tree, "revert")
+    assert run.code == 5, run.output
+    (hint,) = (line for line in run.output.splitlines() if line.startswith("hint: put the orig"))
+    subprocess.run(hint.partition(" with ")[2], shell=True, check=True)
+    assert tree.model.read_bytes() == RELEASED
+    assert glmpatch(tree, "apply").code == 0
     revert(tree)
 
 

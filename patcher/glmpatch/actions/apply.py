@@ -91,7 +91,7 @@ def _carry_out(
         return Step(found, words.nothing_to_do(found))
     from glmpatch.site import install
 
-    writing = to_write(found, verdict)
+    writing = to_write(target, found, verdict)
     if writing is not None and not dry_run:
         install.install(target, *writing)
     if verdict.after is None:

@@ -59,24 +59,26 @@ def look(
     patches: Sequence[Patch],
     words: Words,
     any_version: bool = False,
-    warn: bool = True,
 ) -> tuple[tuple[Examination, ...], Outcome]:
-    """Examine the patches, with what has to be said of them whatever the command is."""
-    outcome = Outcome()
+    """Examine the patches, for a command that writes nothing, with what has to be said of them."""
     found = examine_all(target, patches, any_version)
-    for each in found:
-        if warn and each.stale_receipt:
-            outcome.warnings.append(
-                (
-                    _(
-                        "{path} is not the file that glmpatch left there: it was edited or "
-                        "reinstalled since",
-                        path=each.path,
-                    ),
-                    words.stale(each),
-                )
-            )
-    return found, outcome
+    return found, Outcome(warnings=stale(found, words))
+
+
+def stale(found: Sequence[Examination], words: Words) -> list[tuple[str, str]]:
+    """Warning and hint for each receipt of another file than the one that is there."""
+    return [
+        (
+            _(
+                "{path} is not the file that glmpatch left there: it was edited or reinstalled "
+                "since",
+                path=each.path,
+            ),
+            words.stale(each),
+        )
+        for each in found
+        if each.stale_receipt and each.data is not None
+    ]
 
 
 def asked_for(found: Sequence[Examination], named: bool) -> list[Examination]:

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glmpatch import catalogue
 from glmpatch.actions.candidates import AS_IT_STANDS, INSTALLED, PLANNED, Prove
-from glmpatch.actions.outcome import Outcome, asked_for, is_plainly_needed, look, unsure_of
+from glmpatch.actions.outcome import Outcome, asked_for, is_plainly_needed, stale, unsure_of
 from glmpatch.actions.transformers import too_old
 from glmpatch.actions.writable import require_writable
 from glmpatch.errors import Failure
 from glmpatch.patch import Patch, PatchState
 from glmpatch.site.examination import Examination
-from glmpatch.site.examine import planned
+from glmpatch.site.examine import examine_all, planned
 from glmpatch.site.target import Target
 from glmpatch.words import Words
 
@@ -44,12 +45,15 @@ def prepare(
     allow_editable: bool = False,
 ) -> Prepared:
     """What apply would do with these patches; nothing is written."""
-    found, outcome = look(target, patches, words, any_version)
+    found, outcome = examine_all(target, patches, any_version), Outcome()
     verdicts: dict[str, Verdict] = {}
     try:
         verdicts = _decide(target, asked_for(found, named), words, prove, dry_run, allow_editable)
     except Failure as failure:
         outcome.failures.append(failure)
+    # What is written has a receipt of its own then.
+    written = {name for name, verdict in verdicts.items() if verdict.after is not None}
+    outcome.warnings = stale([e for e in found if e.patch.id not in written], words)
     return Prepared(found, verdicts, outcome)
 
 
@@ -139,7 +143,9 @@ def _candidates(found: Examination, plan: object) -> list[Candidate]:
     return every or [candidate(INSTALLED, None)]
 
 
-def to_write(found: Examination, verdict: Verdict) -> tuple[Change, Proof | None] | None:
+def to_write(
+    target: Target, found: Examination, verdict: Verdict
+) -> tuple[Change, Proof | None] | None:
     """What a verdict has written; nothing, for a file that is right, unless its proof is kept."""
     from glmpatch.site.install import Change, Proof
 
@@ -149,7 +155,14 @@ def to_write(found: Examination, verdict: Verdict) -> tuple[Change, Proof | None
         full = verdict.verification.full
         proof = Proof(verdict.verification.to_dict(), found.neighbours, full)
     if verdict.after is not None:
-        change = Change(found.patch.id, found.file, found.data, verdict.after, found.broken)
+        change = Change(
+            found.patch.id,
+            found.file,
+            found.data,
+            verdict.after,
+            found.broken,
+            tuple(row.sha256 for row in catalogue.table(found.patch).of(target.version)),
+        )
         return change, proof
     if proof is None or not proof.full:
         return None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 
 from glmpatch import catalogue
-from glmpatch.actions.outcome import Outcome, Step, look
+from glmpatch.actions.outcome import Outcome, Step
 from glmpatch.actions.writable import require_writable
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import _
 from glmpatch.patch import Patch
+from glmpatch.site import receipt as receipts
 from glmpatch.site.examination import Examination
+from glmpatch.site.examine import examine_all
 from glmpatch.site.path import unreadable
 from glmpatch.site.target import Target
 from glmpatch.words import COMPILED, RESTART, Words
@@ -27,14 +30,14 @@ def revert(
     """Take the patches back, each file by itself."""
     from glmpatch.site import undo
 
-    found, outcome = look(target, patches, words, warn=False)
+    found, outcome = examine_all(target, patches), Outcome()
     # The last one first: each finds what it wrote into RECORD as it left it.
     for each in reversed(found):
         changed = False
         try:
             if each.receipt is None:
                 undo.tidy(target, each.patch.id, each.file)
-                _no_original_without_receipt(target, each)
+                _no_original_without_receipt(target, each, words)
             else:
                 if each.data is None:
                     raise Failure(
@@ -44,7 +47,7 @@ def revert(
                             path=each.path,
                             reason=each.problem,
                         ),
-                        words.restore(),
+                        _way_back(target, each, words),
                     )
                 require_writable(target, [each], words, allow_editable)
                 table = catalogue.table(each.patch)
@@ -61,7 +64,7 @@ def revert(
     return outcome
 
 
-def _no_original_without_receipt(target: Target, found: Examination) -> None:
+def _no_original_without_receipt(target: Target, found: Examination, words: Words) -> None:
     """Somebody removed the receipt: what is in place may be ours, and nothing says so."""
     from glmpatch.site import undo
 
@@ -79,8 +82,15 @@ def _no_original_without_receipt(target: Target, found: Examination) -> None:
             patch=found.patch.id,
             original=original,
         ),
-        _(
-            "put it back with {command}",
-            command=shlex.join(["mv", "-f", str(original), str(found.path)]),
-        ),
+        _way_back(target, found, words),
     )
+
+
+def _way_back(target: Target, found: Examination, words: Words) -> str:
+    """How to get the file back that was there before the patch."""
+    original = target.records / receipts.names(found.patch.id)[0]
+    in_the_way = found.data is None and os.path.lexists(found.path)
+    if in_the_way or not os.path.lexists(original):
+        return words.restore(found.file)
+    command = shlex.join(["mv", "-f", str(original), str(found.path)])
+    return _("put the original back with {command}", command=command)

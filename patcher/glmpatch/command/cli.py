@@ -62,7 +62,12 @@ def options(*, target: bool = True) -> Callable[[Callable[..., Exit]], Callable[
             ]
             words = Words(started(), on)
             report = Report(function.__name__.rstrip("_"), as_json, quiet, verbose, words)
-            sys.exit(_run(report, debug, lambda: function(report, **arguments)))
+
+            def action() -> Exit:
+                _no_empty_options()
+                return function(report, **arguments)
+
+            sys.exit(_run(report, debug, action))
 
         for option in (
             click.option("--debug", is_flag=True, help=N_("Show the traceback of an error.")),
@@ -90,6 +95,23 @@ def options(*, target: bool = True) -> Callable[[Callable[..., Exit]], Callable[
         return run
 
     return decorate
+
+
+def _no_empty_options() -> None:
+    """An option that is there and empty comes from a variable that is not set.
+
+    Raises:
+        Failure: there is one; the working folder, or random weights, would be taken for it.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if context.params.get(parameter.name or "") == "":
+            option = parameter.opts[-1]
+            raise Failure(
+                Exit.USAGE,
+                _("{option} is empty", option=option),
+                _("leave {option} out, or see whether the variable is set", option=option),
+            )
 
 
 def _quote(word: str) -> str:

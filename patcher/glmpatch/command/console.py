@@ -69,7 +69,7 @@ def wrapped(paragraph: str) -> list[str]:
     import shutil
 
     width = 80
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         width = min(max(shutil.get_terminal_size().columns, 40), 100)
     return wrap(paragraph, width - 12)
 

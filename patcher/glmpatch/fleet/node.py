@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from glmpatch.actions import prepare as preparing
 from glmpatch.actions import revert as reverting
 from glmpatch.actions import status as looking
-from glmpatch.actions.outcome import Outcome, look
+from glmpatch.actions.outcome import Outcome
 from glmpatch.catalogue import select_patches
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import _, speaking
 from glmpatch.site import install, plugins, undo
 from glmpatch.site import receipt as receipts
+from glmpatch.site.examine import examine_all
 from glmpatch.site.target import Target, find_target
 from glmpatch.source import sha256
 from glmpatch.words import Words
@@ -148,7 +149,7 @@ def prepare(order: Order) -> Answer:
     changes = []
     for each in prepared.found if not outcome.failures else ():
         verdict = prepared.verdicts.get(each.patch.id)
-        writing = preparing.to_write(each, verdict) if verdict else None
+        writing = preparing.to_write(target, each, verdict) if verdict else None
         if writing is not None:
             changes.append(_packed(*writing, each.patch.afterwards))
     return {
@@ -169,6 +170,7 @@ def _packed(
         "before": b64encode(change.before).decode(),
         "after": b64encode(change.after).decode(),
         "rewrites": list(change.rewrites),
+        "released": list(change.released),
         "afterwards": list(afterwards),
         "proof": proof
         and {
@@ -187,6 +189,7 @@ def _unpacked(packed: Mapping[str, Any]) -> tuple[install.Change, install.Proof 
             b64decode(packed["before"]),
             b64decode(packed["after"]),
             tuple(packed["rewrites"]),
+            tuple(packed["released"]),
         ),
         install.Proof(**packed["proof"]) if packed["proof"] else None,
     )
@@ -252,8 +255,7 @@ def revert(order: Order) -> Answer:
     outcome = reverting.revert(target, patches, words, order["force"], order["allow_editable"])
     answer = _told(outcome)
     changed = [step.found.patch.id for step in outcome.steps if step.changed]
-    found, _outcome = look(target, patches, words, warn=False)
-    return {**_about(target, found), **answer, "changed": changed}
+    return {**_about(target, examine_all(target, patches)), **answer, "changed": changed}
 
 
 ORDERS: dict[str, Callable[[Order], Answer]] = {

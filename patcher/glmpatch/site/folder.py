@@ -170,17 +170,19 @@ class Folder:
             os.fsync(self.handle)
 
 
-def read_file(path: Path, limit: int = SIZE_LIMIT) -> bytes:
-    """The first bytes of a regular file, or of a link to one; no FIFO or device is opened.
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """A regular file, or what a link to one leads to; no FIFO or device is opened.
+
+    With ``limit`` its first bytes.
 
     Raises:
-        OSError: missing, unreadable, or no regular file.
+        OSError: missing, unreadable, no regular file, or (without ``limit``) larger than
+            ``SIZE_LIMIT``.
     """
     with _naming(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError(errno.EINVAL, _("not a regular file"))
+        _check_regular(os.stat(path), limit is None)
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            return stream.read(limit)
+            return stream.read(-1 if limit is None else limit)
 
 
 def staged_name(name: str) -> str:
@@ -197,10 +199,10 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _check_regular(status: os.stat_result) -> None:
+def _check_regular(status: os.stat_result, whole: bool = True) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, _("not a regular file"))
-    if status.st_size > SIZE_LIMIT:
+    if whole and status.st_size > SIZE_LIMIT:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 

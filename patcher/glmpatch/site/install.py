@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,6 +40,8 @@ class Change:
     before: bytes
     after: bytes
     rewrites: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
+    """sha256 of this file as it was released: one that is kept already stays the original."""
 
 
 @dataclass(frozen=True)
@@ -92,23 +94,26 @@ def install(target: Target, change: Change, proof: Proof | None = None) -> Insta
         if model.data != change.before:
             raise changed_meanwhile(path)
         with as_failure(path, tree, model):
-            receipt = _kept_on(receipt, tree, model)
+            receipt = _kept_on(receipt, tree, model, change.released)
             _install(tree, change.after, model, receipt)
     return Installed(receipt, ours=change.after != change.before)
 
 
-def _kept_on(receipt: Receipt, tree: Tree, model: File) -> Receipt:
-    """A file of ours that is proven anew, or mended further, is taken back to what was there
-    before the first mend: its original stays."""
-    earlier = tree.receipt()
-    if earlier is None or earlier.after != sha256(model.data):
-        return receipt
-    if receipt.before != receipt.after:
-        kept = tree.records.read_if_there(tree.kept[0]) if tree.records is not None else None
-        if kept is None or sha256(kept.data) != earlier.before:
+def _kept_on(receipt: Receipt, tree: Tree, model: File, released: Collection[str]) -> Receipt:
+    """A file of ours that is proven anew, mended further, or mended after it was edited, is taken
+    back to what was there before the first mend: its original stays."""
+    now, earlier = sha256(model.data), tree.receipt()
+    kept = tree.records.read_if_there(tree.kept[0]) if tree.records is not None else None
+    first = sha256(kept.data) if kept is not None else ""
+    if earlier is not None and earlier.after == now:
+        if receipt.before != receipt.after and first != earlier.before:
             return receipt
-    rewrites = tuple(dict.fromkeys((*earlier.rewrites, *receipt.rewrites)))
-    return replace(receipt, before=earlier.before, rewrites=rewrites)
+        first = earlier.before
+    elif receipt.before == receipt.after or first not in released or now in released:
+        return receipt
+    done = earlier.rewrites if earlier is not None else ()
+    rewrites = tuple(dict.fromkeys((*done, *receipt.rewrites)))
+    return replace(receipt, before=first, rewrites=rewrites)
 
 
 def _install(tree: Tree, after: bytes, model: File, receipt: Receipt) -> None:

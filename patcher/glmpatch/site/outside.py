@@ -58,4 +58,6 @@ def outside(target: Target, found: Examination, any_version: bool) -> Examinatio
 
 
 def _not_for(target: Target) -> str:
+    if target.version is None:
+        return _("the patch is for some releases, and the version of this vLLM is unknown")
     return _("the patch is not for vLLM {version}", version=target.version)

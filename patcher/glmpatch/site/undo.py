@@ -113,13 +113,13 @@ def tidy(target: Target, patch: str, file: str) -> None:
 
 
 def left_behind(target: Target, patch: str, data: bytes | None) -> Path | None:
-    """The original of a patch whose receipt is gone, where another file than it is in place.
+    """The original of a patch whose receipt is gone, where another file than it, or none, is there.
 
     Raises:
         OSError: it cannot be read.
     """
     path, receipt = (target.records / name for name in receipts.names(patch))
-    if data is None or not os.path.lexists(path) or read_file(path) == data:
+    if not os.path.lexists(path) or (data is not None and read_file(path) == data):
         return None
     # Another glmpatch may have applied the patch since it was looked for.
     return None if os.path.lexists(receipt) else path

@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 
 DEPTH = 150
 """Levels of nesting of the syntax tree that are read; vLLM's files have up to 40."""
+SIZE = 2 * 2**20
+"""Bytes of a source that are read; vLLM's largest model files have 100,000. A tree can take some
+2,000 times as much memory as its source."""
 BITS = 14_000
 """Size of an integer literal; Pythons differ in what they take above some 4,300 digits."""
 PART = 16
@@ -74,6 +77,8 @@ def read(data: bytes) -> Form:
 def _parsed(data: bytes) -> ast.Module:
     if not data.strip():
         raise Unreadable("the file is empty", 1)
+    if len(data) > SIZE:
+        raise Unreadable(f"too large: {len(data)} bytes")
     if b"\0" in data:
         raise Unreadable("a NUL byte", data[: data.index(b"\0")].count(b"\n") + 1)
     try:

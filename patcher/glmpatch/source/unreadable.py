@@ -12,6 +12,7 @@ REASONS = (
     N_("syntax error: {error}"),
     N_("nested too deeply"),
     N_("the file is empty"),
+    N_("too large: {size} bytes"),
     N_("a NUL byte"),
     N_("not a Python source: {error}"),
     N_("an integer of more than 4,000 digits"),
