@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from glmpatch.language import N_
-from glmpatch.patches.glm4_moe.checkpoint import BFLOAT16, FP8, LAYERS, NVFP4, Checkpoint, draft
+from glmpatch.patches.glm4_moe.checkpoint import (
+    BFLOAT16,
+    FP8,
+    HIDDEN,
+    LAYERS,
+    NVFP4,
+    Checkpoint,
+    draft,
+)
 from glmpatch.proof.questions import Question
 
 DRAFT = f"model.layers.{LAYERS}"
@@ -31,7 +39,7 @@ def checkpoint(scheme: str, own: bool = False, head_scale: bool = False) -> Chec
     if head_scale:
         made.add(f"{DRAFT}.shared_head.head.weight_scale")
     made.layer(LAYERS, f"{DRAFT}.mtp_block", experts=True)
-    made.add("model.norm.weight")
+    made.add("model.norm.weight", shape=(HIDDEN,))
     return made
 
 

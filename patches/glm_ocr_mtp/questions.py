@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from glmpatch.language import N_
-from glmpatch.patches.glm4_moe.checkpoint import CONFIG, Checkpoint, Place
+from glmpatch.patches.glm4_moe.checkpoint import CONFIG, HIDDEN, Checkpoint, Place
 from glmpatch.patches.glm4_moe_mtp.questions import NotInitialized
 from glmpatch.proof.questions import Question
 
@@ -31,18 +31,18 @@ def checkpoint() -> Checkpoint:
     for number in range(LAYERS):
         layer(made, number, None)
     made.add(f"{DRAFT}.embed_tokens.weight", value=shared)
-    made.add(f"{DRAFT}.eh_proj.weight", f"{DRAFT}.eh_proj.weight", shape=(1, 2))
+    made.add(f"{DRAFT}.eh_proj.weight", f"{DRAFT}.eh_proj.weight", (HIDDEN, 2 * HIDDEN))
     for part in ("enorm", "hnorm", "shared_head.norm"):
-        made.add(f"{DRAFT}.{part}.weight", f"{DRAFT}.{part}.weight")
+        made.add(f"{DRAFT}.{part}.weight", f"{DRAFT}.{part}.weight", (HIDDEN,))
     layer(made, LAYERS, f"{DRAFT}.mtp_block")
-    made.add("model.norm.weight")
+    made.add("model.norm.weight", shape=(HIDDEN,))
     return made
 
 
 def layer(made: Checkpoint, number: int, place: str | None) -> None:
     name, at = f"model.layers.{number}", Place(place)
     for norm in NORMS:
-        made.add(f"{name}.{norm}.weight", at(f"{norm}.weight"))
+        made.add(f"{name}.{norm}.weight", at(f"{norm}.weight"), (HIDDEN,))
     for part in "qkv":
         made.linear(f"{name}.self_attn.{part}_proj", at("self_attn.qkv_proj"), f"[{part}]")
     made.linear(f"{name}.self_attn.o_proj", at("self_attn.o_proj"))

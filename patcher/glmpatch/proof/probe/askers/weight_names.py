@@ -5,11 +5,13 @@ parameter is named as vLLM's layer of that quantization names it and records wha
 The scales of the KV cache are vLLM's own parameters.
 
 A question: ``class``, ``config`` (its attributes), ``scheme`` (the parameters of a quantized layer;
-``["weight"]`` for none), ``cache_scales`` (whether the attention has scales) and ``tensors``, each
-a name, a shape and the one value that fills it. An answer: ``empty``, the parameters that hold
-nothing, and ``values``, by the place that each lies in (``a.qkv_proj.weight[k]``,
-``a.experts.w2_weight[0.w2]``). Without quantization a parameter that ``load_weights`` does not name
-is an error, as it is in vLLM's model loader.
+``["weight"]`` for none), ``cache_scales`` (whether the attention has scales), ``stage`` (which one
+of how many the pipeline has; the layers of the others are missing) and ``tensors``, each a name, a
+shape and the number that it begins with (``contents``). An answer: ``empty``, the parameters that
+hold nothing; ``values``, what lies in each place (``a.qkv_proj.weight[k]``,
+``a.experts.w2_weight[0.w2]``): where it begins, its shape and its precision; and ``changed``, what
+else of the model is not as it was before its weights were loaded. Without quantization a parameter
+that ``load_weights`` does not name is an error, as it is in vLLM's model loader.
 """
 
 from __future__ import annotations
@@ -20,11 +22,17 @@ import types
 from typing import Any
 from unittest import mock
 
+from .. import contents
+from ..attributes import attributes, changed
 from . import attempt, candidate
 
 MODELS = "vllm.model_executor.models."
 UNUSED_SCALES = ("q_scale", "prob_scale")
 """Parameters of vLLM's attention that these checkpoints hold nothing for."""
+UNTOUCHED = 0.5
+"""What a recorder holds itself. It takes all by its loader, and whoever writes here goes past it."""
+MISSING = "_model_to_pp_missing_layer_names"
+"""Where vLLM remembers the missing layers of a model by its ``id``, which the next one may have."""
 
 
 def answer(module: str, path: str | None, questions: list[Any]) -> list[Any]:
@@ -33,19 +41,19 @@ def answer(module: str, path: str | None, questions: list[Any]) -> list[Any]:
 
 
 def _ask(loaded: Any, question: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
-    with stand_ins():
-        model = getattr(loaded, question["class"])(vllm_config=_config(question), prefix="")
-        parameters = dict(model.named_parameters())
-        for name, each in parameters.items():
-            if not name.endswith("_scale") or _is_recorder(each):
+    config = _config(question)
+    with stand_ins(*question["stage"]):
+        model = getattr(loaded, question["class"])(vllm_config=config, prefix="")
+        for name, each in model.named_parameters():
+            if not name.endswith("_scale") and not _is_recorder(each):
                 each.data.fill_(float("nan"))
         tensors = [
-            (name, torch.full(tuple(shape), float(value)))
-            for name, shape, value in question["tensors"]
+            (name, contents.made(first, shape)) for name, shape, first in question["tensors"]
         ]
+        before = _beside(model, config)
         named = model.load_weights(iter(tensors))
+        after = _beside(model, config)
+    parameters = dict(model.named_parameters())
     if question["scheme"] == ["weight"]:
         missing = set(parameters) - set(named or ()) if named is not None else set()
         missing = {name for name in missing if not name.endswith("_scale")}
@@ -53,7 +61,18 @@ def _ask(loaded: Any, question: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"Following weights were not initialized from checkpoint: {sorted(missing)}"
             )
-    return _found(parameters)
+    return {**_found(parameters), "changed": changed(before, after)}
+
+
+def _beside(model: Any, config: Any) -> dict[str, str]:
+    """All that loading must leave as it is."""
+    settings = {f"config.{name}": repr(value) for name, value in vars(config.hf).items()}
+    recorders = {
+        name: str(each.data.tolist())
+        for name, each in model.named_parameters()
+        if _is_recorder(each)
+    }
+    return {**attributes(model), **settings, **recorders}
 
 
 def _found(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +91,9 @@ def _held(parameter: Any) -> dict[str, Any]:
     """By shard: what a parameter holds; nothing where nothing was loaded."""
     if _is_recorder(parameter):
         return dict(parameter.loads)
-    found = sorted(set(parameter.data.flatten().tolist()))
-    if any(value != value or value == -1.0 for value in found):
+    if any(value != value or value == -1.0 for value in parameter.data.flatten().tolist()):
         return {}
-    return {"": found[0] if len(found) == 1 else found}
+    return {"": contents.told(parameter.data)}
 
 
 def _is_recorder(parameter: Any) -> bool:
@@ -92,11 +110,12 @@ def _config(question: dict[str, Any]) -> Any:
         enable_eplb=False,
         num_redundant_experts=0,
         eplb_config=types.SimpleNamespace(num_redundant_experts=0),
-        pipeline_parallel_size=1,
+        pipeline_parallel_size=question["stage"][1],
         tensor_parallel_size=1,
     )
     scheme = _scheme(question["scheme"]) if question["scheme"] != ["weight"] else None
     return types.SimpleNamespace(
+        hf=config,
         model_config=model,
         cache_config=Scales() if question["cache_scales"] else None,
         quant_config=scheme,
@@ -124,11 +143,14 @@ class Scales:
 
 
 @contextlib.contextmanager
-def stand_ins() -> Any:
+def stand_ins(stage: int = 0, stages: int = 1) -> Any:
     """Layers that only hold parameters, in every model file that was imported."""
-    found = _layers()
+    found = _layers(stage, stages)
     # Files of the family build on each other, and a name is looked up where it was imported to.
     with contextlib.ExitStack() as stack:
+        utils = sys.modules.get(f"{MODELS}utils")
+        if hasattr(utils, MISSING):
+            stack.enter_context(mock.patch.object(utils, MISSING, {}))
         for name, file in list(sys.modules.items()):
             if name.startswith(MODELS) and file is not None:
                 for each in set(found) & set(vars(file)):
@@ -139,23 +161,18 @@ def stand_ins() -> Any:
 def _recorder(load: Any) -> Any:
     import torch
 
-    parameter = torch.nn.Parameter(torch.full((1,), float("nan")), requires_grad=False)
+    parameter = torch.nn.Parameter(torch.tensor([UNTOUCHED]), requires_grad=False)
     parameter.loads = {}
     parameter.weight_loader = load
     return parameter
 
 
-def _value(tensor: Any) -> Any:
-    found = sorted(set(tensor.flatten().tolist()))
-    return found[0] if len(found) == 1 else found
-
-
 def _load(parameter: Any, tensor: Any) -> None:
-    parameter.loads[""] = _value(tensor)
+    parameter.loads[""] = contents.told(tensor)
 
 
 def _load_shard(parameter: Any, tensor: Any, shard: Any = None) -> None:
-    parameter.loads["" if shard is None else f"[{shard}]"] = _value(tensor)
+    parameter.loads["" if shard is None else f"[{shard}]"] = contents.told(tensor)
 
 
 def _load_expert(
@@ -166,11 +183,11 @@ def _load_expert(
     expert_id: int,
     return_success: bool = False,
 ) -> bool | None:
-    parameter.loads[f"[{expert_id}.{shard_id}]"] = _value(tensor)
+    parameter.loads[f"[{expert_id}.{shard_id}]"] = contents.told(tensor)
     return True if return_success else None
 
 
-def _layers() -> dict[str, Any]:
+def _layers(stage: int, stages: int) -> dict[str, Any]:
     """By the name in vLLM: what stands in its place."""
     import torch
 
@@ -195,9 +212,10 @@ def _layers() -> dict[str, Any]:
         load = staticmethod(_load_shard)
 
     class Norm(torch.nn.Module):  # type: ignore[misc,unused-ignore]
-        def __init__(self, *sizes: Any, **given: Any) -> None:
+        def __init__(self, hidden_size: int, eps: float = 1e-6, **given: Any) -> None:
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.empty(1), requires_grad=False)
+            self.variance_epsilon = eps
+            self.weight = torch.nn.Parameter(torch.empty(hidden_size), requires_grad=False)
 
     class Nothing(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         def __init__(self, *sizes: Any, **given: Any) -> None:
@@ -228,17 +246,25 @@ def _layers() -> dict[str, Any]:
         def make_expert_params_mapping(*given: Any, **named: Any) -> Any:
             return _own("FusedMoE").make_expert_params_mapping(*given, **named)
 
-    group = types.SimpleNamespace(
-        is_first_rank=True,
-        is_last_rank=True,
+    alone = types.SimpleNamespace(
         rank_in_group=0,
         world_size=1,
         device_group=types.SimpleNamespace(rank=lambda: 0, size=lambda: 1),
     )
+    group = types.SimpleNamespace(
+        is_first_rank=stage == 0,
+        is_last_rank=stage == stages - 1,
+        rank_in_group=stage,
+        world_size=stages,
+    )
 
     def make_layers(number: int, layer: Any, prefix: str) -> Any:
-        made = [layer(prefix=f"{prefix}.{i}") for i in range(number)]
-        return 0, number, torch.nn.ModuleList(made)
+        first, last = _own_layers(number, stage, stages)
+        made = [
+            layer(prefix=f"{prefix}.{i}") if first <= i < last else _missing_layer()
+            for i in range(number)
+        ]
+        return first, last, torch.nn.ModuleList(made)
 
     plain = ("ReplicatedLinear", "ColumnParallelLinear", "RowParallelLinear")
     return {
@@ -253,12 +279,31 @@ def _layers() -> dict[str, Any]:
         "get_tensor_model_parallel_world_size": lambda: 1,
         "get_tensor_model_parallel_rank": lambda: 0,
         "get_pp_group": lambda: group,
-        "get_ep_group": lambda: group,
+        "get_ep_group": lambda: alone,
         "get_current_vllm_config": lambda: _config(
-            {"config": {}, "scheme": ["weight"], "cache_scales": False}
+            {
+                "config": {},
+                "scheme": ["weight"],
+                "cache_scales": False,
+                "stage": [stage, stages],
+            }
         ),
         "make_layers": make_layers,
     }
+
+
+def _own_layers(number: int, stage: int, stages: int) -> Any:
+    """The first of a stage's layers, and the first after them, as vLLM deals them out."""
+    from vllm.distributed.utils import get_pp_indices
+
+    return get_pp_indices(number, stage, stages)
+
+
+def _missing_layer() -> Any:
+    """What vLLM puts in the place of another stage's layer."""
+    from vllm.model_executor.models.utils import PPMissingLayer
+
+    return PPMissingLayer()
 
 
 def _own(name: str) -> Any:
