@@ -120,7 +120,9 @@ class Checkpoint:
             self.linear(f"{attention}.{part}_proj", stacked, f"[{part}]", bias=True)
         self.linear(f"{attention}.o_proj", at("self_attn.o_proj"))
         for part in "qk" if self.config["use_qk_norm"] else "":
-            self.add(f"{attention}.{part}_norm.weight", at(f"self_attn.{part}_norm.weight"), (HEAD,))
+            self.add(
+                f"{attention}.{part}_norm.weight", at(f"self_attn.{part}_norm.weight"), (HEAD,)
+            )
         if scales:
             for part in "kv":
                 self.scale(

@@ -8,10 +8,10 @@ import libcst as cst
 
 from glmpatch.language import _
 from glmpatch.patch import Place, Unrecognized
+from glmpatch.patches.glm4_moe.remapped import REMAP, taken_out
 from glmpatch.source import tree
-from glmpatch.source.snippets import Snippet, fill, replace
+from glmpatch.source.snippets import Found, Snippet, fill, replace
 
-REMAP = Snippet("maybe_remap_kv_scale_name(NAME, PARAMS)")
 LOADED = Snippet("LOADED_PARAMS.add(NAME)")
 PAIR = Snippet("NAME, WEIGHT")
 SCALES = """\
@@ -26,24 +26,38 @@ if NAME.endswith((".k_scale", ".v_scale")):
     continue
 """
 GATE = Snippet(
-    "self.gate = ReplicatedLinear(INPUT, OUTPUT, bias=False, quant_config=None, prefix=PREFIX)",
-    "self.gate = ReplicatedLinear(INPUT, OUTPUT, bias=False, prefix=PREFIX)",
-    "self.gate = ReplicatedLinear(INPUT, OUTPUT, bias=False, quant_config=None)",
-    "self.gate = nn.Linear(INPUT, OUTPUT, bias=False)",
+    "ReplicatedLinear(INPUT, OUTPUT, bias=False, quant_config=None, prefix=PREFIX)",
+    "ReplicatedLinear(INPUT, OUTPUT, bias=False, prefix=PREFIX)",
+    "ReplicatedLinear(INPUT, OUTPUT, bias=False, quant_config=None)",
+    "nn.Linear(INPUT, OUTPUT, bias=False)",
 )
 PLAIN_GATES = ("ReplicatedLinear", "nn.Linear")
 EXACT_GATE = """\
-self.gate = nn.Linear(
+nn.Linear(
     INPUT,
     OUTPUT,
     bias=False,
     dtype=torch.float32,
 )
 """
-LOGITS = Snippet("ROUTER_LOGITS, _ = self.gate(HIDDEN)", "ROUTER_LOGITS = self.gate(HIDDEN)")
-EXACT = Snippet("HIDDEN.to(dtype=torch.float32)", "HIDDEN.to(torch.float32)", "HIDDEN.float()")
+LOGITS = Snippet(
+    "ROUTER_LOGITS, REST = self.gate(HIDDEN)",
+    "ROUTER_LOGITS = self.gate(HIDDEN)[0]",
+    "ROUTER_LOGITS = self.gate(HIDDEN)",
+    "ROUTER_LOGITS = F.linear(HIDDEN, self.gate.weight)",
+    "ROUTER_LOGITS = nn.functional.linear(HIDDEN, self.gate.weight)",
+    "ROUTER_LOGITS = torch.nn.functional.linear(HIDDEN, self.gate.weight)",
+)
+EXACT = Snippet(
+    "HIDDEN.to(dtype=torch.float32)",
+    "HIDDEN.to(torch.float32)",
+    "HIDDEN.to(torch.float)",
+    "HIDDEN.float()",
+)
 BIAS = Snippet("torch.empty(EXPERTS)")
-EXACT_BIAS = Snippet("torch.empty(EXPERTS, dtype=torch.float32)")
+EXACT_BIAS = Snippet(
+    "torch.empty(EXPERTS, dtype=torch.float32)", "torch.empty(EXPERTS, dtype=torch.float)"
+)
 
 
 def load_cache_scales(module: cst.Module) -> list[Place]:
@@ -64,9 +78,8 @@ def load_cache_scales(module: cst.Module) -> list[Place]:
         return [Place(next(REMAP.find(body[early[0]])).node)]
     new = fill(SCALES, pair)
     assert isinstance(new, cst.If)
-    at = early[0] if early else after_draft(body, stacked)
-    kept = [each for i, each in enumerate(body) if i not in early]
-    kept.insert(at, new)
+    kept = taken_out(body, stacked)
+    kept.insert(after_draft(kept, kept.index(body[stacked])), new)
     place = next(REMAP.find(body[early[0]])).node if early else body[stacked].target
     return [Place(place, True, {block: block.with_changes(body=kept)})]
 
@@ -74,23 +87,26 @@ def load_cache_scales(module: cst.Module) -> list[Place]:
 def exact_router_logits(module: cst.Module) -> list[Place]:
     """The gate, and what it is given, in float32."""
     moe = tree.find_class(module, "Glm4MoE")
-    logits = next(LOGITS.find(tree.find_function(moe, "forward")), None)
+    forward = tree.find_function(moe, "forward")
+    logits = next(LOGITS.find(forward), None)
     if logits is None:
         raise Unrecognized(_("the gate is not called"), moe)
-    gate = next(GATE.find(moe), None)
+    if is_used(forward, logits):
+        raise Unrecognized(_("the second value of the gate is used"), logits.node)
     exact = EXACT.match(logits["HIDDEN"])
-    gates = [n for n in tree.find_all(moe, cst.Assign) if assigned(n) == "self.gate"]
+    gates = assignments(moe, "self.gate")
     if not gates:
         raise Unrecognized(_("there is no gate"), moe)
     made = gates[0].value
     if not isinstance(made, cst.Call) or tree.dotted(made.func) not in PLAIN_GATES:
         return [Place(gates[0]), Place(logits.node)]  # A gate that sees to it itself.
     places = [Place(gates[0])]
+    gate = GATE.match(made)
     if gate is not None:
-        places = [Place(gate.node, True, replace(gate, EXACT_GATE))]
-    unpacked = isinstance(logits.node, cst.Assign) and isinstance(
-        logits.node.targets[0].target, cst.Tuple
-    )
+        places = [Place(gates[0], True, replace(gate, EXACT_GATE))]
+    assert isinstance(logits.node, cst.Assign)
+    # Of a plain layer's answer ``[0]`` would be the first token.
+    unpacked = "REST" in logits.holes or isinstance(logits.node.value, cst.Subscript)
     if exact is None or unpacked:
         given = logits if exact is None else exact
         new = fill(
@@ -103,9 +119,8 @@ def exact_router_logits(module: cst.Module) -> list[Place]:
 def exact_router_bias(module: cst.Module) -> list[Place]:
     """The correction of the experts' scores in float32: its values lie closer than bfloat16's."""
     moe = tree.find_class(module, "Glm4MoE")
-    for assign in tree.find_all(moe, cst.Assign):
-        if assigned(assign) != "self.gate.e_score_correction_bias":
-            continue
+    for assign in assignments(moe, "self.gate.e_score_correction_bias"):
+        assert assign.value is not None
         for found in BIAS.find(assign.value):
             new = "torch.empty(EXPERTS, dtype=torch.float32)"
             return [Place(found.node, True, replace(found, new))]
@@ -114,8 +129,24 @@ def exact_router_bias(module: cst.Module) -> list[Place]:
     raise Unrecognized(_("the correction of the experts' scores is not made"), moe)
 
 
-def assigned(assign: cst.Assign) -> str | None:
-    return tree.dotted(assign.targets[0].target)
+def assignments(within: cst.CSTNode, name: str) -> list[cst.Assign | cst.AnnAssign]:
+    """Where a value is given to this name, with or without a type."""
+    plain = [n for n in tree.find_all(within, cst.Assign) if assigned(n.targets[0]) == name]
+    typed = [n for n in tree.find_all(within, cst.AnnAssign) if assigned(n) == name and n.value]
+    return [*plain, *typed]
+
+
+def assigned(target: cst.AssignTarget | cst.AnnAssign) -> str | None:
+    return tree.dotted(target.target)
+
+
+def is_used(forward: cst.FunctionDef, logits: Found) -> bool:
+    """Whether what comes beside the logits is needed; ``_`` never is."""
+    rest = tree.dotted(logits.holes.get("REST"))
+    if "REST" not in logits.holes or rest == "_":
+        return False
+    names = [tree.identifier(each) for each in tree.find_all(forward, cst.Name)]
+    return rest is None or names.count(rest) > 1
 
 
 def weights_loop(load: cst.FunctionDef) -> cst.For:

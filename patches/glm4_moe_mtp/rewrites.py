@@ -14,10 +14,7 @@ from glmpatch.source.snippets import Found, Snippet, fill
 LAYER = Snippet("SPEC = get_spec_layer_idx_from_weight_name(CONFIG, NAME)")
 OUTSIDE = Snippet("SPEC is None")
 RENAMED = Snippet("NAME = self._rewrite_spec_layer_name(SPEC, NAME)")
-SHARED = (
-    Snippet("NAME == 'lm_head.weight'"),
-    Snippet("NAME == 'model.embed_tokens.weight'"),
-)
+SHARED = ("lm_head.weight", "model.embed_tokens.weight")
 MAPPED = """\
 if NAME == "lm_head.weight":
     SPEC = self.model.mtp_start_layer_idx
@@ -45,21 +42,24 @@ def map_shared_weights(module: cst.Module) -> list[Place]:
     """``lm_head`` and ``model.embed_tokens`` of the whole model → the draft layer shares them."""
     load = load_weights(module)
     loop = weights_loop(load)
-    mapped = [next(snippet.find(load), None) for snippet in SHARED]
-    if all(mapped):
-        return [Place(mapped[0].node)] if mapped[0] else []
+    tests = [each.test for each in tree.find_all(load, cst.If)]
+    mapped = [next((test for test in tests if name in true_of(test)), None) for name in SHARED]
+    if mapped[0] and all(mapped):
+        return [Place(mapped[0])]
     found = next(LAYER.find(loop.body), None)
     if found is None or any(mapped):
         raise Unrecognized(_("not both of lm_head and embed_tokens are mapped"), load)
     body: list[Any] = list(loop.body.body)
     at = next((i for i, each in enumerate(body) if found.node in tree.children(each)), None)
-    if at is None or not follows(body[at + 1 : at + 3]):
+    end = None if at is None else renamed(body, at)
+    if at is None or end is None:
         raise Unrecognized(
             _("the draft layer's number is not asked in the loop itself"), found.node
         )
     new = fill(MAPPED, found)
     assert isinstance(new, cst.If)
-    body[at : at + 3] = [new.with_changes(leading_lines=body[at].leading_lines)]
+    new = with_between(new, body[at + 2 : end])
+    body[at : end + 1] = [new.with_changes(leading_lines=body[at].leading_lines)]
     return [Place(found.node, True, {loop.body: loop.body.with_changes(body=body)})]
 
 
@@ -99,15 +99,48 @@ def weights_loop(load: cst.FunctionDef) -> cst.For:
     raise Unrecognized(_("no loop over the weights"), load)
 
 
-def follows(statements: list[cst.BaseStatement]) -> bool:
-    """Whether these are what follows the question for the draft layer's number."""
-    if len(statements) != 2:
-        return False
-    renaming = [RENAMED.match(each) for each in tree.children(statements[1])]
-    return skipped(statements[0], OUTSIDE) is not None and any(renaming)
+def true_of(test: cst.BaseExpression) -> list[object]:
+    """The words that a name may be for a test to hold, whatever else is the case."""
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.Or):
+        return [*true_of(test.left), *true_of(test.right)]
+    if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
+        return []
+    operator, other = test.comparisons[0].operator, test.comparisons[0].comparator
+    words: list[cst.BaseExpression] = []
+    if isinstance(operator, cst.Equal):
+        words = [other]
+    elif isinstance(operator, cst.In) and isinstance(other, (cst.Tuple, cst.List, cst.Set)):
+        words = [each.value for each in other.elements]
+    return [each.evaluated_value for each in words if isinstance(each, cst.SimpleString)]
 
 
-def skipped(statement: cst.CSTNode, test: Snippet) -> Found | None:
+def renamed(body: list[Any], asked: int) -> int | None:
+    """Where the name is renamed that the draft layer's number was asked for; what is not of that
+    layer must be skipped at once, and no loop may come between."""
+    if skipped(next(iter(body[asked + 1 :]), None), OUTSIDE) is None:
+        return None
+    for at, each in enumerate(body[asked + 2 :], asked + 2):
+        if any(RENAMED.match(small) for small in tree.children(each)):
+            return at
+        if not isinstance(each, (cst.SimpleStatementLine, cst.If)):
+            return None
+    return None
+
+
+def with_between(mapped: cst.If, between: list[Any]) -> cst.If:
+    """The mapping, with these statements before the renaming in its last branch, where alone what
+    they do was done before."""
+    if isinstance(mapped.orelse, cst.If):
+        return mapped.with_changes(orelse=with_between(mapped.orelse, between))
+    assert mapped.orelse is not None
+    block = mapped.orelse.body
+    body = [*block.body[:-1], *between, block.body[-1]]
+    return mapped.with_changes(
+        orelse=mapped.orelse.with_changes(body=block.with_changes(body=body))
+    )
+
+
+def skipped(statement: cst.CSTNode | None, test: Snippet) -> Found | None:
     """``if TEST: continue``, and no more."""
     if not isinstance(statement, cst.If) or statement.orelse is not None:
         return None

@@ -110,3 +110,79 @@ def test_a_model_of_another_kind_is_not_recognised() -> None:
         plan = make_plan(PATCH, MODEL.replace(old, new).encode(), "0.10.0")
         assert plan.state is PatchState.DRIFTED, old
         assert plan.after == plan.before
+
+
+REMAPPED = """\
+name = maybe_remap_kv_scale_name(name, params_dict)
+                if name is None:
+                    continue
+"""
+DRAFT = """\
+            if of_draft_layer(name):
+                continue
+"""
+ROTARY = """\
+            if "rotary_emb.inv_freq" in name:
+                continue
+"""
+
+
+def test_what_stands_beside_a_remapping_is_kept() -> None:
+    branch = f'            elif name.endswith("scale"):\n                {REMAPPED}'
+    for kept in (DRAFT, DRAFT + ROTARY):
+        source = MODEL.replace(DRAFT, kept + branch)
+        assert mended(source, "0.20.2") == SCALES_MENDED.replace(
+            DRAFT + SCALES, DRAFT + SCALES + kept[len(DRAFT) :]
+        )
+
+
+def test_a_remapping_of_every_name_goes_with_its_skip() -> None:
+    every = REMAPPED.replace("\n    ", "\n")
+    source = MODEL.replace(STACKED, "            " + every + STACKED)
+    assert mended(source, "0.20.2") == SCALES_MENDED
+
+
+def test_a_remapping_among_other_statements_is_not_taken() -> None:
+    scale = f"if 'scale' in name:\n                {REMAPPED}"
+    counted = "            else:\n                count(name)\n"
+    for statement in (
+        f"            {scale}                seen = True\n",
+        f"            {scale}{counted}",
+        f"            if 'rotary' in name:\n                continue\n            el{scale}{counted}",
+        "            name = maybe_remap_kv_scale_name(name, params_dict)\n",
+        f"            with timed():\n                {REMAPPED}",
+    ):
+        source = MODEL.replace(STACKED, statement + STACKED)
+        plan = make_plan(PATCH, source.encode(), "0.20.2")
+        assert plan.state is PatchState.DRIFTED, statement
+        assert plan.after == plan.before
+        assert "remapped among other statements" in plan.findings[0].reason
+
+
+def test_other_words_for_the_gate_and_its_call_are_mended() -> None:
+    for old, new in (
+        ("logits, _ = self.gate(x)", "logits = self.gate(x)[0]"),
+        ("logits, _ = self.gate(x)", "logits, bias = self.gate(x)"),
+        ("logits, _ = self.gate(x)", "logits = F.linear(x, self.gate.weight)"),
+    ):
+        assert mended(MODEL.replace(old, new), "0.10.0") == MENDED, new
+    annotated = MODEL.replace("self.gate = R", "self.gate: nn.Module = R")
+    assert mended(annotated, "0.10.0") == MENDED.replace(
+        "self.gate = nn", "self.gate: nn.Module = nn"
+    )
+
+
+def test_a_second_value_of_the_gate_that_is_used_is_not_recognised() -> None:
+    source = MODEL.replace("logits, _ = self", "logits, bias = self").replace(
+        "self.experts(x, logits)", "self.experts(x, logits + bias)"
+    )
+    assert make_plan(PATCH, source.encode(), "0.10.0").state is PatchState.DRIFTED
+
+
+def test_torch_float_is_float32() -> None:
+    for old, new in (
+        ("torch.empty(experts, dtype=torch.float32)", "torch.empty(experts, dtype=torch.float)"),
+        ("x.to(dtype=torch.float32)", "x.to(torch.float)"),
+    ):
+        source = MENDED.replace(old, new)
+        assert make_plan(PATCH, source.encode(), "0.10.0").state is PatchState.FIXED

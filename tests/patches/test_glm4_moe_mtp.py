@@ -100,3 +100,28 @@ def test_a_loader_of_another_kind_is_not_recognised() -> None:
         plan = make_plan(PATCH, LOADER.replace(old, new).encode(), "0.10.0")
         assert plan.state is PatchState.DRIFTED, old
         assert plan.after == plan.before
+
+
+RENAMED = "            name = self._rewrite_spec_layer_name(number, name)\n"
+SEEN = "            seen.add(name)\n"
+
+
+def test_what_stands_before_the_renaming_stays_before_it() -> None:
+    right = MENDED.replace("    " + RENAMED, "    " + SEEN + "    " + RENAMED)
+    assert mended(LOADER.replace(RENAMED, SEEN + RENAMED)) == right
+
+
+def test_other_words_for_the_mapping_are_left_alone() -> None:
+    head, embedding = '"lm_head.weight"', '"model.embed_tokens.weight"'
+    either = f"            if name in ({head}, {embedding}):\n                name = SHARED[name]\n"
+    start, end = MENDED.index(f"            if name == {head}"), MENDED.index("            else:\n")
+    source = MENDED[:start] + either + MENDED[end:]
+    assert make_plan(PATCH, source.encode(), "0.10.0").state is PatchState.FIXED
+
+
+def test_a_test_that_never_holds_maps_nothing() -> None:
+    for old in ('name == "lm_head.weight"', 'name == "model.embed_tokens.weight"'):
+        source = MENDED.replace(old, f"{old} and False")
+        plan = make_plan(PATCH, source.encode(), "0.10.0")
+        assert plan.state is PatchState.DRIFTED
+        assert "not both of lm_head and embed_tokens are mapped" in plan.findings[0].reason

@@ -54,3 +54,21 @@ def test_a_loader_of_another_kind_is_not_recognised() -> None:
     ):
         plan = make_plan(PATCH, LOADER.replace(old, new).encode())
         assert plan.state is PatchState.DRIFTED, old
+
+
+def test_a_layer_that_is_asked_of_another_name_is_not_recognised() -> None:
+    """That may be right as it is."""
+    source = LOADER.replace("config, name)", 'config, name.replace("language_model.", ""))')
+    plan = make_plan(PATCH, source.encode())
+    assert (plan.state, plan.after) == (PatchState.DRIFTED, source.encode())
+    assert "not asked of the weight's own name" in plan.findings[0].reason
+
+
+def test_a_wrapper_that_is_taken_away_now_and_then_is_not_taken_away() -> None:
+    strip = '                name = name.replace("language_model.", "")\n'
+    other = f'            if name.endswith(".bias"):\n{strip}'
+    plan = make_plan(PATCH, LOADER.replace(TEST, other + TEST).encode())
+    assert plan.after.decode() == LOADER.replace(TEST, STRIPPED + other + TEST)
+    for test in ('name.startswith("model.language_model.")', '"language_model." in name'):
+        source = LOADER.replace(TEST, f"            if {test}:\n{strip}{TEST}")
+        assert make_plan(PATCH, source.encode()).state is PatchState.FIXED

@@ -32,6 +32,73 @@ SYMPTOMS = {
 }
 
 
+STACKED_LOADED = b"                weight_loader(param, loaded_weight, shard_id)\n"
+EACH = b"        for name, loaded_weight in weights:\n"
+NOT_THIS_EXPERT = b"""
+                    if weight_name not in name:
+"""
+MAPPED = b"                    name_mapped = name.replace(weight_name, param_name)\n"
+DONE = b"            loaded_params.add(name)\n\n        return loaded_params\n"
+MISLOADED: dict[str, tuple[tuple[bytes, bytes], ...]] = {
+    "rows of q and k turned round": (
+        (
+            STACKED_LOADED,
+            b"                if shard_id in ('q', 'k'):\n"
+            b"                    loaded_weight = loaded_weight.flip(0)\n" + STACKED_LOADED,
+        ),
+    ),
+    "a detour through float16": (
+        (EACH, EACH + b"            loaded_weight = loaded_weight.half().float()\n"),
+    ),
+    "in float16": ((EACH, EACH + b"            loaded_weight = loaded_weight.half()\n"),),
+    "in another shape": ((EACH, EACH + b"            loaded_weight = loaded_weight.flatten()\n"),),
+    "expert 1 takes what is of 10 and 11": (
+        (
+            NOT_THIS_EXPERT,
+            b"""
+                    expert, part, _ = weight_name.rsplit(".", 2)
+                    found = __import__("re").search(rf"{expert}\\d*\\.{part}\\.", name)
+                    if not found:
+""",
+        ),
+        (MAPPED, MAPPED.replace(b"(weight_name", b"(found.group()")),
+    ),
+    "nothing of another stage is left out": (
+        (b"is_pp_missing_parameter(name, self)", b"False"),
+        (b"is_pp_missing_parameter(name_mapped, self)", b"False"),
+    ),
+    "the attention's factor is another": (
+        (
+            DONE,
+            DONE.replace(
+                b"\n\n",
+                b"\n\n        for layer in self.layers:\n"
+                b"            layer.self_attn.scaling = 1.0\n",
+            ),
+        ),
+    ),
+    "the norms' epsilon is another": (
+        (
+            DONE,
+            DONE.replace(
+                b"\n\n",
+                b"\n\n        for layer in self.layers:\n"
+                b"            layer.input_layernorm.variance_epsilon = 1e-2\n",
+            ),
+        ),
+    ),
+    "written past the loaders": (
+        (
+            DONE,
+            DONE.replace(
+                b"\n\n",
+                b"\n\n        for layer in self.layers:\n"
+                b"            layer.self_attn.qkv_proj.weight.data.mul_(2)\n",
+            ),
+        ),
+    ),
+}
+"""What a loader does wrong although each name goes where it belongs: what is written instead."""
 TOP_K = b"top_k=config.num_experts_per_tok,"
 SCORING = b'scoring_func="sigmoid",'
 SPOILED = {
@@ -110,3 +177,18 @@ def test_experts_that_are_given_something_else_fail() -> None:
     for words in SPOILED:
         wrong = found[words].wrong_answers
         assert any(f"the experts are given {words}" in each.answer for each in wrong), words
+
+
+@pytest.mark.parametrize("release", ["0.10.0", "0.13.0"])
+def test_weights_that_come_to_their_places_as_others_fail(release: str) -> None:
+    right = mended(PATCH, release)
+    files = {"right": right}
+    for words, pairs in MISLOADED.items():
+        files[words] = right
+        for old, new in pairs:
+            assert old in files[words], words
+            files[words] = files[words].replace(old, new)
+    found = prove(PATCH, release, files)
+    assert {name for name, result in found.items() if result.passed} == {"right"}
+    told = {name: [each.question for each in r.wrong_answers] for name, r in found.items()}
+    assert all("stages" in each for each in told["nothing of another stage is left out"])

@@ -20,6 +20,30 @@ EARLY = rb"""\1if name.endswith(".weight_scale") and name not in params_dict:
 NOT_INITIALIZED = "ValueError: Following weights were not initialized from checkpoint: "
 NO_SCALE = "KeyError: 'model.layers.2.shared_head.head.weight_scale'"
 
+EACH = b"        for name, loaded_weight in weights:\n"
+ROLLED = (
+    EACH
+    + b"""\
+            if name.endswith("eh_proj.weight"):
+                half = loaded_weight.shape[-1] // 2
+                loaded_weight = loaded_weight.roll(half, -1)
+"""
+)
+DONE = b"            loaded_params.add(name)\n        return loaded_params\n"
+FACTOR = DONE.replace(
+    b"        return",
+    b"""\
+        for layer in self.model.layers.values():
+            layer.mtp_block.self_attn.scaling = 1.0
+        return""",
+)
+MISLOADED = {
+    "halves of eh_proj exchanged": (EACH, ROLLED),
+    "in float16": (EACH, EACH + b"            loaded_weight = loaded_weight.half()\n"),
+    "the attention's factor is another": (DONE, FACTOR),
+}
+"""What a loader does wrong although each name goes where it belongs: what is written instead."""
+
 
 def skipped_early(source: bytes) -> bytes:
     wrong, count = STACKED.subn(EARLY + rb"\g<0>", source)
@@ -53,3 +77,12 @@ def test_what_is_wrong_fails_and_what_is_mended_passes(release: str) -> None:
 def test_upstreams_first_try_is_mended_too(release: str) -> None:
     wrong = skipped_early(mended(PATCH, release, "map-shared-weights"))
     assert make_plan(PATCH, wrong, release).after == mended(PATCH, release)
+
+
+@pytest.mark.parametrize("release", ["0.10.0", "0.13.0"])
+def test_weights_that_come_to_their_places_as_others_fail(release: str) -> None:
+    right = mended(PATCH, release)
+    assert all(right.count(old) == 1 for old, _new in MISLOADED.values())
+    files = {words: right.replace(old, new) for words, (old, new) in MISLOADED.items()}
+    found = prove(PATCH, release, {"right": right, **files})
+    assert {name for name, result in found.items() if result.passed} == {"right"}

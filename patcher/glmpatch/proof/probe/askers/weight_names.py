@@ -30,7 +30,7 @@ MODELS = "vllm.model_executor.models."
 UNUSED_SCALES = ("q_scale", "prob_scale")
 """Parameters of vLLM's attention that these checkpoints hold nothing for."""
 UNTOUCHED = 0.5
-"""What a recorder holds itself. It takes all by its loader, and whoever writes here goes past it."""
+"""What a recorder itself holds: it takes all by its loader, and who writes here goes past it."""
 MISSING = "_model_to_pp_missing_layer_names"
 """Where vLLM remembers the missing layers of a model by its ``id``, which the next one may have."""
 
