@@ -168,7 +168,7 @@ class Checkpoint:
             places: how those that are held begin; all, where there are none.
         """
         below = [each for each in self.tensors if each[0].startswith(prefix)]
-        self.tensors = [(name[len(prefix) :], *rest) for name, *rest in below]
+        self.tensors = [(name[len(prefix) :], shape, value) for name, shape, value in below]
         held = {name[len(prefix) :]: held for name, held in self.values.items()}
         self.values = {k: v for k, v in held.items() if not places or k.startswith(places)}
         return self

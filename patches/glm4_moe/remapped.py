@@ -1,4 +1,4 @@
-"""Takes out what remaps a scale before the stacked projections, and nothing that stands beside it."""
+"""Takes out what remaps a scale before the stacked projections, and nothing beside it."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_a_remapping_among_other_statements_is_not_taken() -> None:
     for statement in (
         f"            {scale}                seen = True\n",
         f"            {scale}{counted}",
-        f"            if 'rotary' in name:\n                continue\n            el{scale}{counted}",
+        f"            if of(name):\n                continue\n            el{scale}{counted}",
         "            name = maybe_remap_kv_scale_name(name, params_dict)\n",
         f"            with timed():\n                {REMAPPED}",
     ):
