@@ -269,7 +269,7 @@ class Words:
                 "file where nothing was asked: {places}",
                 patch=each.patch.id,
                 place=each.path,
-                places=self._some(each.unasked),
+                places=self._some(each.unasked_now),
             )
             for each in found
         ]

@@ -62,7 +62,7 @@ def to_verify(
             )
         else:
             candidates.append(Candidate(name, INSTALLED, each.patch.proof, each.file, None))
-            unasked += [each] if each.unasked else []
+            unasked += [each] if each.unasked_now else []
     if not candidates and not outcome.failures:
         version = words.version()
         outcome.failures.append(
