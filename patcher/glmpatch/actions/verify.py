@@ -71,7 +71,9 @@ def to_verify(
                 _("none of the patches named is for {vllm}; nothing to verify", vllm=version)
                 if named
                 else _("no patch is for {vllm}; nothing to verify", vllm=version),
-                _(
+                _("{start} list tells the releases that they are for", start=words.start)
+                if any_version
+                else _(
                     "{start} list tells the releases that they are for; --any-version proves the "
                     "files of another one",
                     start=words.start,

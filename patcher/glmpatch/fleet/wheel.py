@@ -13,6 +13,7 @@ import filecmp
 import hashlib
 import os
 import secrets
+import shlex
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -417,6 +418,9 @@ def _check_folder(folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> Failure:
+    hint = _(HINTS.get(error.errno or 0, OTHERWISE))
+    if error.errno == errno.ENOENT:
+        hint = _("make it first: {command}", command=shlex.join(["mkdir", "-p", str(folder)]))
     return Failure(
         Exit.TARGET,
         _(
@@ -424,7 +428,7 @@ def _unwritable(folder: Path, error: OSError) -> Failure:
             folder=folder,
             error=error.strerror,
         ),
-        _(HINTS.get(error.errno or 0, OTHERWISE)),
+        hint,
     )
 
 
