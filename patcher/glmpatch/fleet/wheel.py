@@ -40,7 +40,6 @@ MARK = "glmpatch"
 HINTS = {
     errno.ENOSPC: N_("make room on that disk, or name another folder with -o"),
     errno.EDQUOT: N_("make room in that quota, or name another folder with -o"),
-    errno.ENOENT: N_("make that folder first, or name another one with -o"),
 }
 OTHERWISE = N_("name a folder that you may write to with -o")
 
@@ -420,7 +419,9 @@ def _check_folder(folder: Path) -> None:
 def _unwritable(folder: Path, error: OSError) -> Failure:
     hint = _(HINTS.get(error.errno or 0, OTHERWISE))
     if error.errno == errno.ENOENT:
-        hint = _("make it first: {command}", command=shlex.join(["mkdir", "-p", str(folder)]))
+        hint = _(
+            "make that folder first: {command}", command=shlex.join(["mkdir", "-p", str(folder)])
+        )
     return Failure(
         Exit.TARGET,
         _(
