@@ -139,7 +139,9 @@ class Answers:
     """Module below ``glmpatch.patches`` whose ``QUESTIONS`` are asked: ``name.questions``."""
     asks: tuple[str, ...]
     """Definitions that the questions judge: names as ``Class.method``, with ``*`` for any part of
-    one. Right answers say nothing of the others, which must be those of a known file."""
+    one. Right answers say nothing of the others, which must be those of a known file; nor of what
+    runs where a definition stands, such as ``imports`` and what calls something, which must be that
+    of a file of some release."""
     config_class: str = ""
     """Configuration class in Transformers that the questions need; none, if empty."""
     transformers: str = "0"

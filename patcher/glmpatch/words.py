@@ -148,6 +148,14 @@ class Words:
                 patch=name,
                 start=self.start,
             )
+        if found.covered and found.state in (PatchState.UNPROVEN, PatchState.DRIFTED):
+            return _(
+                "{patch}: left alone, since it is {state} and not advised "
+                "({start} explain {patch})",
+                patch=name,
+                state=_(found.state.value),
+                start=self.start,
+            )
         return _(
             "{patch}: nothing done, {vllm} is not a release that it is for ({reason})",
             patch=name,
@@ -269,7 +277,7 @@ class Words:
                 "file where nothing was asked: {places}",
                 patch=each.patch.id,
                 place=each.path,
-                places=self._some(each.unasked),
+                places=self._some(each.unasked_now),
             )
             for each in found
         ]

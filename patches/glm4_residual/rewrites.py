@@ -13,7 +13,9 @@ from glmpatch.source.edits import Edits
 from glmpatch.source.snippets import Snippet, fill
 
 NORM = "self.post_attention_layernorm"
-FIRST = Snippet("PAIR[0]", "PAIR[0] if TEST else PAIR", "PAIR if TEST else PAIR[0]")
+FIRST = Snippet(
+    "PAIR[0]", "next(iter(PAIR))", "PAIR[0] if TEST else PAIR", "PAIR if TEST else PAIR[0]"
+)
 FIRST_OF_TWO = Snippet("FIRST, REST = PAIR", "FIRST, *REST = PAIR")
 SAME_PAIR = Snippet("tuple(PAIR)", "list(PAIR)")
 IS_PAIR = Snippet(

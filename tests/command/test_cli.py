@@ -874,11 +874,23 @@ def test_output_that_cannot_be_written_is_no_success(more: list[str], fresh: Env
 
 
 def test_closed_streams_are_no_error(fresh: Environment) -> None:
-    for redirect in (">&-", "2>&-", ">&- 2>&-", "<&-"):
-        command = f'"{sys.executable}" -m glmpatch status --path "{fresh.site}" {redirect}'
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-        assert done.returncode == 0, (redirect, done)
-        assert "Traceback" not in done.stderr
+    for arguments in (f'status --path "{fresh.site}"', f"explain {ID}"):
+        for redirect in (">&-", "2>&-", ">&- 2>&-", "<&-"):
+            command = f'"{sys.executable}" -m glmpatch {arguments} {redirect}'
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+            assert done.returncode == 0, (redirect, done)
+            assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("status", "--path"), ("apply", "--python"), ("status", "--ray"), ("verify", "--model")],
+)
+def test_an_option_that_is_empty_is_no_option(command: str, option: str) -> None:
+    """``--model "$MODEL"`` where the variable is not set: no random weights, no working folder."""
+    said = ask(command, option, "", code=2)["error"]
+    assert said["message"] == f"{option} is empty"
+    assert said["hint"]
 
 
 def test_names_that_the_output_cannot_encode_are_shown_escaped(

@@ -371,7 +371,7 @@ def test_no_such_file_and_a_folder(tmp_path: Path, out: Path) -> None:
 
 def test_no_such_folder(source: Path, out: Path) -> None:
     failure = refused(source, out / "gone", Exit.TARGET, "cannot write to")
-    assert "make that folder first" in failure.hint
+    assert f"make that folder first: mkdir -p {out}/gone" in failure.hint
     refused(source, source, Exit.TARGET, "Not a directory")
 
 

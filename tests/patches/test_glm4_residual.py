@@ -256,6 +256,13 @@ BROKEN_PAIRS = {
     "as released": (NORM + PAIR + MLP + RETURN, UNPACKED),
     "[0] on the call": (NORM + INDEXED + MLP + RETURN, UNPACKED),
     "[0] in a statement of its own": (NORM + PAIR + ZERO + MLP + RETURN, UNPACKED),
+    "the first of an iterator": (
+        NORM
+        + "hidden_states = next(iter(self.post_attention_layernorm(hidden_states, residual)))\n"
+        + MLP
+        + RETURN,
+        UNPACKED,
+    ),
     "[0] where it is used": (
         NORM + PAIR + MLP.replace("mlp(hidden_states)", "mlp(hidden_states[0])") + RETURN,
         UNPACKED,

@@ -205,6 +205,7 @@ BAD: dict[str, tuple[bytes, str, int | None]] = {
     "a nonlocal of nothing": (b"def f():\n    nonlocal x\n", "no binding", 2),
     "star of another module": (b"def f():\n    from a import *\n", "import * only", 2),
     "1,500 additions": (b"x = 1" + b" + 1" * 1_500, "nested too deeply", None),
+    "too many bytes": (b"x = 1\n" * 400_000, "too large: 2400000 bytes", None),
     "400 elifs": (b"if a: b\n" + b"elif a: b\n" * 400, "nested too deeply", None),
     "90,000 brackets": (b"x = " + b"(" * 90_000 + b")" * 90_000, "", None),
     "90,000 signs": (b"x = " + b"-" * 90_000 + b"1", "nested too deeply", None),

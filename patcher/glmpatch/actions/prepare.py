@@ -87,7 +87,12 @@ def _decide(
 ) -> dict[str, Verdict]:
     """By patch what is to be written; a Failure where one that was asked for cannot be."""
     unsure = unsure_of(asked)
-    lost = [e for e in unsure if e.data is None or e.unasked or (e.plan is None and e.row is None)]
+    # A drifted file without a plan is none that can be read.
+    lost = [
+        e
+        for e in unsure
+        if e.data is None or e.unasked or (e.state is PatchState.DRIFTED and e.plan is None)
+    ]
     if lost or (unsure and prove is None):
         others = [each for each in asked if is_plainly_needed(each)]
         raise words.refused(unsure, others, writing=True)
@@ -136,7 +141,7 @@ def _candidates(found: Examination, plan: object) -> list[Candidate]:
 
     unsure = found.state in (PatchState.UNPROVEN, PatchState.DRIFTED)
     # Its bytes, as the receipt will name them: an import could take old bytecode for the file.
-    every = [candidate(AS_IT_STANDS, found.data)] if unsure else []
+    every = [candidate(AS_IT_STANDS, found.data)] if unsure and not found.unasked_now else []
     after = getattr(plan, "after", None)
     if after is not None and after != found.data:
         every.append(candidate(PLANNED, after))

@@ -62,7 +62,7 @@ def to_verify(
             )
         else:
             candidates.append(Candidate(name, INSTALLED, each.patch.proof, each.file, None))
-            unasked += [each] if each.unasked else []
+            unasked += [each] if each.unasked_now else []
     if not candidates and not outcome.failures:
         version = words.version()
         outcome.failures.append(
@@ -71,7 +71,9 @@ def to_verify(
                 _("none of the patches named is for {vllm}; nothing to verify", vllm=version)
                 if named
                 else _("no patch is for {vllm}; nothing to verify", vllm=version),
-                _(
+                _("{start} list tells the releases that they are for", start=words.start)
+                if any_version
+                else _(
                     "{start} list tells the releases that they are for; --any-version proves the "
                     "files of another one",
                     start=words.start,

@@ -37,10 +37,12 @@ def echo(text: str, err: bool = False, nl: bool = True) -> None:
         drop(stream)
     except OSError as error:
         drop(stream)
+        from glmpatch.site.surroundings import started
+
         raise Failure(
             Exit.INTERNAL,
             _("cannot write the output: {error}", error=error.strerror),
-            _("see what was done with {command}", command="glmpatch status"),
+            _("see what was done with {command}", command=f"{started()} status"),
         ) from error
 
 

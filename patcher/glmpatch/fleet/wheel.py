@@ -13,6 +13,7 @@ import filecmp
 import hashlib
 import os
 import secrets
+import shlex
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,6 @@ MARK = "glmpatch"
 HINTS = {
     errno.ENOSPC: N_("make room on that disk, or name another folder with -o"),
     errno.EDQUOT: N_("make room in that quota, or name another folder with -o"),
-    errno.ENOENT: N_("make that folder first, or name another one with -o"),
 }
 OTHERWISE = N_("name a folder that you may write to with -o")
 
@@ -417,6 +417,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> Failure:
+    hint = _(HINTS.get(error.errno or 0, OTHERWISE))
+    if error.errno == errno.ENOENT:
+        hint = _(
+            "make that folder first: {command}", command=shlex.join(["mkdir", "-p", str(folder)])
+        )
     return Failure(
         Exit.TARGET,
         _(
@@ -424,7 +429,7 @@ def _unwritable(folder: Path, error: OSError) -> Failure:
             folder=folder,
             error=error.strerror,
         ),
-        _(HINTS.get(error.errno or 0, OTHERWISE)),
+        hint,
     )
 
 

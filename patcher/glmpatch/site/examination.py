@@ -45,7 +45,10 @@ class Examination:
     line: int | None = None
     differs: tuple[str, ...] = ()
     unasked: tuple[str, ...] = ()
-    """Those of them that the patch's proof asks nothing of: it cannot vouch for this file."""
+    """Where the file, mended, is unlike the known ones and the patch's proof asks nothing: it
+    cannot vouch for it."""
+    unasked_now: tuple[str, ...] = ()
+    """The same of the file as it stands: a mend may put a definition right that nothing asks."""
     origin: tuple[str, ...] = ()
     """Other releases whose file this is."""
     wheel: str = ""

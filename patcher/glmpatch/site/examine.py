@@ -22,11 +22,11 @@ from glmpatch.patch import Finding, Patch, PatchState, RewriteState, paths_of
 from glmpatch.site import receipt as receipts
 from glmpatch.site.examination import Examination, all_fixed, all_lost, drifted
 from glmpatch.site.folder import read_file
-from glmpatch.site.neighbours import neighbours, unknown_neighbour
+from glmpatch.site.neighbours import Unknown, neighbours, unknown_neighbour
 from glmpatch.site.outside import outside
 from glmpatch.site.path import must_be_readable, refusal
 from glmpatch.site.target import Target
-from glmpatch.site.unlike import unproven, with_reason
+from glmpatch.site.unlike import unproven, with_neighbour, with_reason
 from glmpatch.site.vouched import by_proof, ours
 from glmpatch.source import sha256
 from glmpatch.source.unreadable import told
@@ -121,14 +121,17 @@ def _judged(target: Target, found: Examination) -> Examination:
     beside = unknown_neighbour(target, table, found)
     row = next((row for row in rows if digest in (row.sha256, row.mended)), None)
     if row is None or beside:
-        return by_proof(target, _read(target, found, rows, beside))
+        read = with_neighbour(target, _read(target, found, rows, beside), rows, beside)
+        return by_proof(target, read)
     if digest == row.sha256:
         listed = tuple(Finding(r, RewriteState(s), n) for r, s, n in row.findings)
         return ours(target, replace(found, state=row.state, row=row, findings=listed))
     return ours(target, replace(found, state=PatchState.FIXED, findings=all_fixed(found, target)))
 
 
-def _read(target: Target, found: Examination, rows: Sequence[Row], beside: str) -> Examination:
+def _read(
+    target: Target, found: Examination, rows: Sequence[Row], beside: Unknown | None
+) -> Examination:
     """The state of a file that is no released or repaired one byte for byte."""
     from glmpatch.source import form
     from glmpatch.source.plan import make_plan
@@ -154,11 +157,11 @@ def _read(target: Target, found: Examination, rows: Sequence[Row], beside: str) 
     if result.digest in right:
         needed = replace(found, state=PatchState.NEEDED)
         return _vouched(target, needed, plan.after, result, beside)
-    return unproven(target, found, rows, result)
+    return unproven(target, found, rows, own, result)
 
 
 def _vouched(
-    target: Target, found: Examination, data: bytes, own: Form, beside: str
+    target: Target, found: Examination, data: bytes, own: Form, beside: Unknown | None
 ) -> Examination:
     """The examination, where the owner of vLLM reads the same program, and the neighbours are
     known."""
@@ -168,7 +171,7 @@ def _vouched(
     if reason:
         return drifted(found, target, reason, None)
     if beside or reason is None:
-        problem = beside or _(owner.NOBODY_TELLS)
+        problem = beside.problem if beside else _(owner.NOBODY_TELLS)
         return replace(found, state=PatchState.UNPROVEN, problem=problem)
     return found
 

@@ -35,7 +35,7 @@ def outside(target: Target, found: Examination, any_version: bool) -> Examinatio
     from glmpatch.source import form
     from glmpatch.source.plan import make_plan
 
-    released = as_released(target, found)
+    released = as_released(target, found.file, found.sha256)
     assert found.data is not None
     try:
         own = form.read(found.data)
@@ -52,8 +52,13 @@ def outside(target: Target, found: Examination, any_version: bool) -> Examinatio
     except form.Unreadable as error:
         problem = _("mended, it is no Python: {reason}", reason=told(error.reason))
         return drifted(found, target, problem, error.line)
-    lacking = unasked(target, found, (), result)
-    unproven = replace(found, state=PatchState.UNPROVEN, problem=_not_for(target), unasked=lacking)
+    unproven = replace(
+        found,
+        state=PatchState.UNPROVEN,
+        problem=_not_for(target),
+        unasked=unasked(target, found, (), result),
+        unasked_now=unasked(target, found, (), own),
+    )
     return by_proof(target, unproven)
 
 

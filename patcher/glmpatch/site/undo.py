@@ -10,7 +10,7 @@ from pathlib import Path
 
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import _
-from glmpatch.site import bytecode
+from glmpatch.site import bytecode, surroundings
 from glmpatch.site import receipt as receipts
 from glmpatch.site.folder import File, read_file, staged_name
 from glmpatch.site.lock import stop_if_interrupted
@@ -136,7 +136,7 @@ def _original(tree: Tree, receipt: Receipt) -> bytes:
             "the original is gone: {path} is missing or was changed",
             path=tree.target.records / name,
         ),
-        _("reinstall this vLLM to get the released file"),
+        surroundings.restore(tree.target, tree.file),
     )
 
 

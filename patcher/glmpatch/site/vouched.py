@@ -16,7 +16,7 @@ def by_proof(target: Target, found: Examination) -> Examination:
     receipt = found.receipt
     if found.state not in (PatchState.UNPROVEN, PatchState.DRIFTED) or receipt is None:
         return ours(target, found)
-    if found.unasked or not receipt.proves(found.sha256, found.neighbours, target):
+    if found.unasked_now or not receipt.proves(found.sha256, found.neighbours, target):
         return found
     state = PatchState.FIXED if receipt.before == receipt.after else PatchState.APPLIED
     return replace(found, state=state, proven=True, problem="", line=None, differs=())

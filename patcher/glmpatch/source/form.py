@@ -29,6 +29,9 @@ BITS = 14_000
 """Size of an integer literal; Pythons differ in what they take above some 4,300 digits."""
 PART = 16
 """Hexadecimal digits of a part's digest: it is for messages, and decides nothing."""
+PLAIN_DECORATORS = ("property", "staticmethod", "classmethod")
+PLAIN_CALLS = ("re.compile", "init_logger", "frozenset", "set", "tuple", "list", "dict")
+"""What a definition may call, and be no more than a definition."""
 LEFT_OUT = ("ctx", "kind", "type_comment", "type_ignores")
 
 
@@ -41,11 +44,16 @@ class Unreadable(Exception):
 
 
 class Part(NamedTuple):
-    """A top-level definition or a member of a class: its name, first line (from 1) and digest."""
+    """A top-level definition or a member of a class: its name, first line (from 1) and digest.
+
+    ``kind`` says what happens where it stands, when the module is imported: ``function`` and
+    ``value`` bind their own name and do nothing else, ``code`` may do anything.
+    """
 
     name: str
     line: int
     digest: str
+    kind: str
 
 
 class Form(NamedTuple):
@@ -165,13 +173,15 @@ def _joined(values: list[Any]) -> list[Any]:
 
 def _parts(tree: ast.Module) -> list[Part]:
     """Definitions in the order of the source; what has the same name is one part."""
-    found: dict[str, tuple[int, list[str]]] = {}
+    found: dict[str, tuple[int, list[str], set[str]]] = {}
 
     def add(name: str, statement: ast.stmt, text: str) -> None:
         first = min(
             [statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", ()))]
         )
-        found.setdefault(name, (first, []))[1].append(text)
+        _line, texts, kinds = found.setdefault(name, (first, [], set()))
+        texts.append(text)
+        kinds.add(_kind(statement))
 
     for statement in tree.body:
         if isinstance(statement, ast.ClassDef):
@@ -183,8 +193,13 @@ def _parts(tree: ast.Module) -> list[Part]:
         elif not _is_idle(statement):
             add(_name(statement), statement, _text(statement, False, 1))
     return [
-        Part(name, line, hashlib.sha256("\n".join(texts).encode("ascii")).hexdigest()[:PART])
-        for name, (line, texts) in found.items()
+        Part(
+            name,
+            line,
+            hashlib.sha256("\n".join(texts).encode("ascii")).hexdigest()[:PART],
+            kinds.pop() if len(kinds) == 1 else "code",
+        )
+        for name, (line, texts, kinds) in found.items()
     ]
 
 
@@ -193,9 +208,41 @@ def _name(statement: ast.stmt) -> str:
         return statement.name
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
         return "imports"
-    targets = statement.targets if isinstance(statement, ast.Assign) else ()
-    target = targets[0] if targets else getattr(statement, "target", None)
-    return target.id if isinstance(target, ast.Name) else "statements"
+    target = _target(statement)
+    return target.id if target is not None else "statements"
+
+
+def _target(statement: ast.stmt) -> ast.Name | None:
+    """The one name that an assignment binds."""
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    return targets[0] if len(targets) == 1 and isinstance(targets[0], ast.Name) else None
+
+
+def _kind(statement: ast.stmt) -> str:
+    """Of a part: what is run when its definition is reached."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        plain = all(
+            isinstance(each, ast.Name) and each.id in PLAIN_DECORATORS
+            for each in statement.decorator_list
+        )
+        head = [statement.args, *([statement.returns] if statement.returns else [])]
+        return "function" if plain and not any(map(_runs, head)) else "code"
+    value = _target(statement) is not None or isinstance(statement, ast.Pass)
+    if isinstance(statement, ast.Expr):
+        value = isinstance(statement.value, ast.Constant)
+    return "value" if value and not _runs(statement) else "code"
+
+
+def _runs(node: ast.AST) -> bool:
+    """Whether an expression may do more than give a value."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in PLAIN_CALLS:
+        return any(map(_runs, [*node.args, *node.keywords]))
+    running = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
+    return isinstance(node, running) or any(map(_runs, ast.iter_child_nodes(node)))
 
 
 def main() -> None:
