@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from glmpatch.patch import Patch
 from glmpatch.symptoms.known import SILENT, Match, Unpatched
-from glmpatch.symptoms.named import Named
+from glmpatch.symptoms.named import Kind, Named
 from glmpatch.symptoms.pasted import plain
 
 TYPE = re.compile(r"^\w+error: (?=\w+\W+\w)")
 """Who pastes an error often leaves its type out; a single word is no error without it."""
 NUMBER = re.compile(r"(?<![a-z\d])(?!(?<=\()0\\\))\d+")
 """Differs from case to case, but for that of a name, ``glm4``, and a size of nothing, ``(0)``."""
-ANYBODYS = re.compile(r"is invalid for input of size|size of tensor a")
+ANYBODYS = re.compile(r"invalid\sfor\sinput\sof\ssize|size\sof\stensor\sa")
 """Errors of PyTorch's that the code of any model may raise."""
 
 
@@ -51,13 +51,13 @@ def _is_its_own(symptom: str, place: re.Match[str], said: Named) -> bool:
     """Whether an error is that of this very model, and not the same one of another."""
     if not _has_sizes(symptom, place[0]):
         return False
-    if said.is_near("glm file", place):
+    if said.is_near(Kind.GLM_FILE, place):
         return True
-    if said.is_near("other file", place):
+    if said.is_near(Kind.OTHER_FILE, place):
         return False
-    if said.is_near("other name", place) and not said.is_near("glm name", place):
+    if said.is_near(Kind.OTHER, place) and not said.is_near(Kind.GLM, place):
         return False
-    return not ANYBODYS.search(symptom) or said.is_near("rope", place)
+    return not ANYBODYS.search(symptom) or said.is_near(Kind.ROPE, place)
 
 
 def _has_sizes(symptom: str, said: str) -> bool:
