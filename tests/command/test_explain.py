@@ -313,6 +313,7 @@ def test_what_is_not_mended_is_sure_or_not_too() -> None:
         "推理速度太慢",
         "模型加载很慢",
         "服务启动失败",
+        "how to run glm4 faster",
         "Qwen3 outputs garbage",
         "DeepSeek-V3 输出乱码",
     ],
