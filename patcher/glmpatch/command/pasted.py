@@ -22,7 +22,6 @@ def read(stream: BinaryIO, kept: int = KEPT) -> tuple[str, int]:
     while chunk := stream.read(kept):
         tail += chunk
         over = max(0, len(tail) - kept)
-        over += over % 2  # of two bytes each are the characters of UTF-16
         tail, left_out = tail[over:], left_out + over
     encoding = next((BOMS[bom] for bom in BOMS if head.startswith(bom)), "utf-8")
     if not left_out:
