@@ -15,9 +15,10 @@ import pytest
 
 from glmpatch.catalogue import load_patches
 from glmpatch.language import of
-from glmpatch.symptoms import SILENT, named, search, unpatched
+from glmpatch.symptoms import SILENT, named, search
 from glmpatch.symptoms.errors import ANYBODYS
 from glmpatch.symptoms.words import TELLING, _described, _words
+from glmpatch.unpatched import unpatched
 from tests.command.test_cli import SCHEMA, here
 from tests.support.environment import glmpatch
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from glmpatch.symptoms import known
-from glmpatch.symptoms.known import Unpatched
+from glmpatch.unpatched import Unpatched, unpatched
 from tests.command.test_cli import SCHEMA, here
 from tests.command.test_language import make
-from tests.support import toy
+from tests.support import fake, toy
 from tests.support.site import Site
 
 __all__ = ["make"]
@@ -147,7 +146,15 @@ def test_releases_of_what_is_not_mended_are_optional() -> None:
     assert [of_some.covers(each) for each in ("0.8.3", "0.8.4", "0.9.2", "0.10.0", None)] == [
         *(False, True, True, False, True),
     ]
-    assert any(each.releases for each in known.unpatched())
+    assert any(each.releases for each in unpatched())
+
+
+def test_status_says_what_is_silent_and_mended_by_the_next_release(tmp_path: Path) -> None:
+    for version, said in (("0.10.0", True), ("0.10.1", False), ("0.8.4", False)):
+        site = fake.environment(tmp_path / version, b"", version)
+        done = here("status", "--path", str(site.site))
+        assert ("upgrade to vLLM 0.10.1" in done.stderr) is said, done.stderr
+        assert done.returncode == 0
 
 
 def test_a_file_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

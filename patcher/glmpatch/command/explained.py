@@ -15,7 +15,8 @@ from glmpatch.width import padded
 
 if TYPE_CHECKING:
     from glmpatch.actions.explain import Explained
-    from glmpatch.symptoms import Match, Unpatched
+    from glmpatch.symptoms import Match
+    from glmpatch.unpatched import Unpatched
 
 NAMES = 9
 """Columns of the names of what is said."""

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from glmpatch.patch import Patch
 from glmpatch.symptoms.errors import by_errors
-from glmpatch.symptoms.known import SILENT, Match, Unpatched, unpatched
+from glmpatch.symptoms.known import SILENT, Match
 from glmpatch.symptoms.pasted import clean
 from glmpatch.symptoms.words import by_words
+from glmpatch.unpatched import Unpatched, unpatched
 
-__all__ = ["SILENT", "Match", "Unpatched", "search", "unpatched"]
+__all__ = ["SILENT", "Match", "search"]
 
 
 def search(text: str, patches: Sequence[Patch]) -> list[Match]:

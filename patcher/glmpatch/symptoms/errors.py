@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 
 from glmpatch.patch import Patch
-from glmpatch.symptoms.known import SILENT, Match, Unpatched
+from glmpatch.symptoms.known import SILENT, Match
 from glmpatch.symptoms.named import Kind, Named
 from glmpatch.symptoms.pasted import plain
+from glmpatch.unpatched import Unpatched
 
 TYPE = re.compile(r"^\w+error: (?=\w+\W+\w)")
 """Who pastes an error often leaves its type out; a single word is no error without it."""

@@ -1,31 +1,13 @@
-"""What a text may be about: a patch, or what ``patches/unpatched.json`` knows."""
+"""What a text is found to be about."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from glmpatch.patch import Patch
-from glmpatch.versions import covers
+from glmpatch.unpatched import Unpatched
 
 SILENT = "silent:"
-
-
-@dataclass(frozen=True)
-class Unpatched:
-    """Something that users of these models meet and that glmpatch does not mend, and what helps."""
-
-    id: str
-    symptoms: tuple[str, ...]
-    what: str
-    helps: str
-    releases: str = ""
-    """The releases of vLLM that it is about, a PEP 440 specifier; empty where it may be any."""
-
-    def covers(self, version: str | None) -> bool:
-        """Whether it is about this release; where none is known it may be."""
-        return not self.releases or version is None or covers(self.releases, version)
 
 
 @dataclass(frozen=True)
@@ -35,10 +17,3 @@ class Match:
     about: Patch | Unpatched
     symptom: str
     sure: bool
-
-
-def unpatched() -> tuple[Unpatched, ...]:
-    """What is known and not mended: ``patches/unpatched.json``."""
-    path = Path(__file__).parents[1] / "patches" / "unpatched.json"
-    entries = json.loads(path.read_text("utf-8"))
-    return tuple(Unpatched(**{**each, "symptoms": tuple(each["symptoms"])}) for each in entries)

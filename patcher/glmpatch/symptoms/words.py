@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from glmpatch.language import languages, of
 from glmpatch.patch import Patch
-from glmpatch.symptoms.known import SILENT, Match, Unpatched
+from glmpatch.symptoms.known import SILENT, Match
 from glmpatch.symptoms.named import OTHERS
+from glmpatch.unpatched import Unpatched
 
 ENOUGH = 3
 """Words of a description that must be shared with a symptom for it to be worth a mention."""
