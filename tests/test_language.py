@@ -113,7 +113,7 @@ DATA = re.compile(
 ELSEWHERE = {
     "patcher/glmpatch/command/help.py": "its headings and Click's words are looked up as written",
     "patcher/glmpatch/source/form.py": "runs without glmpatch: source/unreadable.py tells it anew",
-    "patcher/glmpatch/symptoms.py": "words that are too common to tell one error from another",
+    "patcher/glmpatch/symptoms/words.py": "words too common to tell one error from another",
 }
 """Files whose sentences are looked up in another way, or are none."""
 NOT_SAID = ("next", "Unreadable", "style", "labelled", "get", "ValueError")

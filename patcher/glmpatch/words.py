@@ -110,6 +110,27 @@ class Words:
         """The command that applies one patch."""
         return self.next(f"apply {found.patch.id} --verify{self._any([found])}")
 
+    def shows_defects(self) -> str:
+        """Where to look when a defect that was told is not that of this vLLM."""
+        return _("{command} shows the defects that this vLLM has", command=self.next("status"))
+
+    def after_explaining(self, found: Examination, named: bool) -> list[str]:
+        """What to do about a patch that an error leads to, or (``named``) that was named."""
+        if found.state is PatchState.NEEDED or found.defect:
+            return [self.mend(found)]
+        if found.state in (PatchState.UNPROVEN, PatchState.DRIFTED):
+            return self.refused([found], ()).hint.split("\n")
+        if named:
+            return []  # nobody saw an error
+        if found.state is PatchState.APPLIED:
+            return [
+                _(
+                    "if a server still shows this since it was applied: {restart}",
+                    restart=_(RESTART),
+                )
+            ]
+        return [_("this vLLM does not have this defect"), self.shows_defects()]
+
     # -- what was done ----------------------------------------------------------------------
 
     def repaired(self, found: Examination, dry_run: bool) -> str:
@@ -211,6 +232,10 @@ class Words:
     def version(self) -> str:
         version = self.target.version if self.target else None
         return f"vLLM {version}" if version else _("a vLLM of unknown version")
+
+    def release(self) -> str | None:
+        """The release of the vLLM that is here, where it is known."""
+        return self.target.version if self.target else None
 
     def chosen(self, target: Target) -> str:
         """Which vLLM was taken where a variable of the environment decided, and no option."""

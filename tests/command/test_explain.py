@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +15,10 @@ import pytest
 
 from glmpatch.catalogue import load_patches
 from glmpatch.language import of
-from glmpatch.symptoms import SILENT, search, unpatched
+from glmpatch.symptoms import SILENT, named, search
+from glmpatch.symptoms.errors import ANYBODYS
+from glmpatch.symptoms.words import TELLING, _described, _words
+from glmpatch.unpatched import unpatched
 from tests.command.test_cli import SCHEMA, here
 from tests.support.environment import glmpatch
 
@@ -43,12 +47,76 @@ INFO: Shutting down
 @pytest.mark.parametrize(("name", "symptom"), ERRORS)
 def test_every_error_leads_to_its_patch(name: str, symptom: str) -> None:
     error = symptom.replace("...", " of layer 17, 0x7f, ")
-    untyped = re.sub(r"^\w+Error: ", "", error)
+    if ANYBODYS.search(symptom):
+        error = f"rotary_embedding.py {error}"
+    untyped = re.sub(r"^\w+Error: (?!'\w+'$)", "", error)
     quoted = error.replace("'", "`")
     for text in (error, error.upper(), LOG.format(error=error), quoted, untyped):
         first, *_ = search(text, PATCHES)
         assert first.sure
         assert first.about.id == name
+
+
+@pytest.mark.parametrize("name", ["glm4v", "glm46v", "glm4_moe", "glm4v_moe", "glm4_moe_lite"])
+def test_a_name_is_no_other_that_it_begins_or_whose_number_differs(name: str) -> None:
+    for error in (
+        f"ModuleNotFoundError: No module named 'transformers.models.{name}'",
+        f"KeyError: '{name}'",
+        f"model type `{name}` but Transformers does not recognize this architecture",
+    ):
+        found = [match for match in search(error, PATCHES) if match.sure]
+        assert "transformers-too-old" not in [match.about.id for match in found]
+        assert all(f"{name}'" in m.symptom or f"{name}`" in m.symptom for m in found)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "No module named 'transformers.models.falcon'",
+        "KeyError: 'falcon'",
+        "Model architectures ['FalconForCausalLM'] are not supported for now",
+        "The checkpoint you are trying to load has model type `falcon` but Transformers does not "
+        "recognize this architecture",
+    ],
+)
+def test_another_model_that_is_not_known_is_nothing_of_ours(error: str) -> None:
+    assert search(error, PATCHES) == []
+
+
+def test_a_longer_name_of_a_weight_is_only_a_perhaps() -> None:
+    """No patch skips block-wise scales."""
+    error = "KeyError: 'model.layers.92.shared_head.head.weight_scale_inv'"
+    assert [(m.about.id, m.sure) for m in search(error, PATCHES)] == [("glm4-moe-mtp", False)]
+    first, *_ = search('File "/x/vllm_ascend/ops/rotary_embedding.py", line 1', PATCHES)
+    assert (first.about.id, first.sure) == ("vllm-ascend-rope", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "mended"),
+    [
+        ("shape '[1, 131072]' is invalid for input of size 4096", True),
+        ("The size of tensor a (0) must match the size of tensor b (64) at dimension 3", False),
+        (
+            "The size of tensor a (0) must match the size of tensor b (64) at non-singleton "
+            "dimension 3",
+            True,
+        ),
+        (
+            "The size of tensor a (32) must match the size of tensor b (64) at non-singleton "
+            "dimension 3",
+            False,
+        ),
+    ],
+)
+def test_pytorchs_own_errors_are_sure_only_beside_a_file(error: str, mended: bool) -> None:
+    """A size of nothing is what glm-rope leads to, and any other number is not."""
+    first, *_ = search(error, PATCHES)
+    assert (first.about.id, first.sure) == ("glm-rope", False)
+    for file in ("models/glm.py", "layers/rotary_embedding.py"):
+        first, *_ = search(f'File "/x/vllm/model_executor/{file}"\n{error}', PATCHES)
+        assert (first.about.id, first.sure) == ("glm-rope", mended)
+    llama = f'File "/x/vllm/model_executor/models/llama.py"\n{error}'
+    assert not search(llama, PATCHES)[0].sure
 
 
 @pytest.mark.parametrize(("name", "symptom"), DESCRIBED)
@@ -104,6 +172,20 @@ def test_chinese_words_of_something_else_lead_nowhere(text: str) -> None:
         ("in-place writes of MTP, CUDA graphs", "mtp-in-place-writes"),
         ("chatglm.py garbage", "chatglm-glm4v"),
         ("glm4v.py answers garbage", "chatglm-glm4v"),
+        ("GLM-4 answers !!!!", "glm4-float16-guard"),
+        ("output is only !!!!!!!!!!", "glm4-residual"),
+        ("only exclamation marks", "glm4-residual"),
+        ("GLM-4-32B-0414 outputs garbage", "glm4-residual"),
+        ("garbage output", "glm4-residual"),
+        ("gibberish from GLM-4-0414", "glm4-residual"),
+        ("GLM4 一直输出 !!!!!!", "glm4-residual"),
+        ("GLM4 一直输出 !!!!!!", "glm4-float16-guard"),
+        ("GLM-4-32B-0414 输出全是感叹号", "glm4-residual"),
+        ("NVFP4 GLM-4.7 KeyError k_scale", "glm4-moe"),
+        ("<think> appears in content third turn glm4.5", "glm4-moe-reasoning-parser"),
+        ("GLM-4.5V 图片太大 报错 encoder cache", "glm4-1v"),
+        ("glm4.6 mtp 投机解码 加载失败", "glm4-moe-mtp"),
+        ("glm4.6 speculative decoding does not load", "glm4-moe-mtp"),
     ],
 )
 def test_words_of_ones_own_are_enough_for_a_perhaps(text: str, name: str) -> None:
@@ -167,6 +249,17 @@ SIZE = "exceeds the pre-allocated encoder cache size "
         (f"{HEAD} method='deepseek_mtp'", "glm4-moe-mtp", False),
         (FRAME.format(file="deepseek_mtp") + HEAD, "glm4-moe-mtp", False),
         (HEAD, "glm4-moe-mtp", True),
+        (f"vllm serve deepseek-ai/DeepSeek-V3\n{HEAD}", "glm4-moe-mtp", False),
+        (f"model='Qwen/Qwen3-235B-A22B-NVFP4', {SCALE}", "glm4-moe", False),
+        (f"--model meta-llama/Llama-4 {SCALE}", "glm4-moe", False),
+        (f"model='zai-org/GLM-4.7', draft model='Qwen/Qwen3-8B' {SCALE}", "glm4-moe", True),
+        (f"vllm serve deepseek-ai/DeepSeek-V3 {'other lines ' * 400} {HEAD}", "glm4-moe-mtp", True),
+        (f"vllm serve /data/my-model {SCALE}", "glm4-moe", True),
+        (
+            FRAME.format(file="qwen3_moe") + f"glm-4.7 beside it {SCALE}",
+            "glm4-moe",
+            False,
+        ),
         (f"{SIZE}16384", "glm4-1v", False),
         (f"{SIZE}37210", "glm4-1v", False),
         (f"{SIZE}3721", "glm4-1v", True),
@@ -203,9 +296,69 @@ def test_what_is_not_mended_is_sure_or_not_too() -> None:
         assert answer["patches"][0]["sure"] is sure
 
 
-def test_words_of_something_else_lead_nowhere() -> None:
-    assert search("CUDA out of memory. Tried to allocate 2.00 GiB", PATCHES) == []
-    assert search("KeyError: 'qwen'", PATCHES) == []
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA out of memory",
+        "KeyError: 'qwen'",
+        "the model answers slowly",
+        "connection refused",
+        "model does not start, port in use",
+        "the output is cut off after 16 tokens",
+        "How do I start the server with two GPUs",
+        "vllm serve fails with an NCCL error",
+        "the request timed out after 30 seconds",
+        "weights could not be downloaded from the hub",
+        "ModuleNotFoundError: No module named 'flash_attn'",
+        "推理速度太慢",
+        "模型加载很慢",
+        "服务启动失败",
+        "how to run glm4 faster",
+        "Qwen3 outputs garbage",
+        "DeepSeek-V3 输出乱码",
+    ],
+)
+def test_words_of_something_else_lead_nowhere(text: str) -> None:
+    assert search(text, PATCHES) == []
+
+
+def test_a_telling_word_is_that_of_one_or_two_patches() -> None:
+    told = {
+        patch.id: frozenset().union(
+            *(_words(each) for s in _described(patch) for each in (s, CHINESE.gettext(s)))
+        )
+        for patch in PATCHES
+    }
+    for word in TELLING:
+        assert 1 <= sum(word in words for words in told.values()) <= 2, word
+
+
+def test_a_telling_word_in_a_log_is_not_enough() -> None:
+    assert search(HEALTHY + "garbage collection of the encoder: k_scale 1.0\n", PATCHES) == []
+
+
+class Counted:
+    """A pattern that counts what it is given to read."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern, self.read = pattern, 0
+
+    def finditer(self, text: str) -> Iterator[re.Match[str]]:
+        self.read += len(text)
+        return self.pattern.finditer(text)
+
+
+def test_a_log_is_read_once_for_models_however_many_errors_stand_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anew for each error, 2.5 MB of them took 8 seconds."""
+    counted = Counted(named.NAMED)
+    monkeypatch.setattr(named, "NAMED", counted)
+    log = (FRAME.format(file="qwen3_moe") + SCALE + "\n") * 1000
+    first, *_ = search(log, PATCHES)
+    assert (first.about.id, first.sure) == ("glm4-moe", False)
+    assert 0 < counted.read <= len(log)
 
 
 def test_a_log_on_standard_input_is_explained() -> None:
@@ -233,6 +386,13 @@ def test_a_closed_standard_input_is_an_empty_one() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no patch is named ''")
+
+
+def test_where_nothing_is_found_status_leads_on() -> None:
+    done = here("explain", "the model answers slowly")
+    assert done.returncode == 2
+    assert "glmpatch status finds the defects that this vLLM has" in done.stderr
+    assert "glmpatch list names the patches" in done.stderr
 
 
 def test_what_is_not_mended_says_what_helps() -> None:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from glmpatch.actions.outcome import Outcome, Step, asked_for, look, unsure_of
 from glmpatch.actions.transformers import too_old
 from glmpatch.errors import Exit, worst
+from glmpatch.language import _
 from glmpatch.patch import Patch, PatchState
 from glmpatch.site.target import Target
+from glmpatch.unpatched import unpatched
 from glmpatch.words import Words
 
 
@@ -22,6 +24,11 @@ def status(
     unable = too_old(target, found)
     if unable:
         outcome.warnings.append(unable)
+    outcome.warnings += [
+        (_(each.what), _(each.helps))
+        for each in unpatched()
+        if each.in_status and target.version is not None and each.covers(target.version)
+    ]
     from glmpatch.site import plugins
 
     outcome.plugins = plugins.find(target)

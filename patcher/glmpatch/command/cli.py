@@ -207,21 +207,27 @@ def explain(report: Report, text: Sequence[str], python: str | None, path: str |
     PATCH by its name, or TEXT of an error, in quotes; - reads a server's log from standard input.
     """
     from glmpatch.actions import explain as action
+    from glmpatch.command import explained, pasted
 
-    log = None
-    if text == ("-",):
-        # Closed by the caller (<&-), it is as empty as /dev/null.
-        log = sys.stdin.buffer.read().decode(errors="replace") if sys.stdin else ""
     if not text:
         raise Failure(
             Exit.USAGE,
             _("a PATCH, the TEXT of an error, or - for a log"),
             report.words.next("explain --help"),
         )
-    explained = action.explain(
-        " ".join(text) if log is None else log, report.words, report.warn, python, path
-    )
-    return report.show_explained(explained)
+    said = " ".join(text)
+    if text == ("-",):
+        # Closed by the caller (<&-), it is as empty as /dev/null.
+        said, left_out = pasted.read(sys.stdin.buffer) if sys.stdin else ("", 0)
+        if left_out:
+            report.message(
+                _(
+                    "a long log: only its first and last {number} MB were read",
+                    number=pasted.KEPT // pasted.MEGABYTE,
+                )
+            )
+    found = action.explain(said, report.words, report.warn, python, path)
+    return explained.show(report, found)
 
 
 @cli.command()

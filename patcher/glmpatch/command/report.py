@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glmpatch.command.console import Progress, echo, hints, labelled, wrapped
+from glmpatch.command.console import Progress, echo, hints, labelled
 from glmpatch.errors import Exit, Failure
 from glmpatch.language import N_, _
 from glmpatch.patch import PatchState, RewriteState
@@ -17,7 +17,6 @@ from glmpatch.width import columns, padded
 from glmpatch.words import Words
 
 if TYPE_CHECKING:
-    from glmpatch.actions.explain import Explained
     from glmpatch.actions.outcome import Outcome
     from glmpatch.fleet.lines import Said
     from glmpatch.fleet.wheel import Repaired
@@ -25,11 +24,8 @@ if TYPE_CHECKING:
     from glmpatch.proof.driver import Verification
     from glmpatch.site.examination import Examination
     from glmpatch.site.target import Target
-    from glmpatch.symptoms import Unpatched
 
 SCHEMA = 2
-NAMES = 9
-"""Columns of the names of what ``explain`` says."""
 STATE_COLORS = {
     "needed": "yellow",
     "applied": "green",
@@ -330,65 +326,6 @@ class Report:
         public = made.version.partition("+")[0]
         folder = shlex.quote(str(made.path.parent))
         self.hint(f"pip install -U --find-links {folder} vllm=={public}")
-
-    def show_explained(self, explained: Explained) -> Exit:
-        from glmpatch.patch import Patch
-
-        for number, match in enumerate(explained.matches):
-            if number:
-                self.data()
-            if not match.sure:
-                self.data(
-                    _("perhaps, by the words that it shares: {symptom}", symptom=_(match.symptom))
-                )
-            if not isinstance(match.about, Patch):
-                self.show_unpatched(match.about)
-                self.patches[-1]["sure"] = match.sure
-                continue
-            self.show_patch(match.about)
-            self.patches[-1]["sure"] = match.sure
-            found = explained.found.get(match.about.id)
-            if found is not None:
-                self.patches[-1]["state"] = found.state.value
-                here = padded(_("here"), NAMES)
-                self.data(f"  {here} {self.words.version()}: {self.words.state(found)}")
-            if not match.sure:
-                self.hint(self.words.next(f"status {match.about.id}"))
-            elif found is not None:
-                if found.state.value in ("needed", "unproven") or found.defect:
-                    self.hint(self.words.mend(found))
-            elif not explained.named:
-                self.hint(self.words.next(f"apply {match.about.id} --verify"))
-        return Exit.OK
-
-    def show_unpatched(self, about: Unpatched) -> None:
-        """What is known and not mended by any patch."""
-        self.patches.append({"id": about.id, "title": about.what, "helps": about.helps})
-        name = click.style(about.id, bold=True)
-        self.data(_("{name}: no patch of glmpatch mends this", name=name))
-        self._column(_("what"), _(about.what))
-        self._column(_("helps"), _(about.helps))
-
-    def show_patch(self, patch: Patch) -> None:
-        """Everything a patch says of itself."""
-        self.patches.append(describe(patch))
-        self.data(f"{click.style(patch.id, bold=True)}: {_(patch.title)}")
-        files = [patch.file] if isinstance(patch.file, str) else list(patch.file.values())
-        self._column(_("symptoms"), *(_(each) for each in patch.symptoms))
-        self._column(_("why"), _(patch.why))
-        self._column(_("how"), _(patch.how))
-        self._column(_("caution"), *([_(patch.caution)] if patch.caution else []))
-        self._column(_("rewrites"), *(f"{r.id}: {_(r.title)}" for r in patch.rewrites))
-        self._column(_("file"), *files)
-        self._column("vLLM", patch.versions)
-        self._column(_("upstream"), patch.upstream)
-        self._column(_("removal"), _(patch.removal))
-
-    def _column(self, name: str, *paragraphs: str) -> None:
-        """Paragraphs beside the name of what they are about."""
-        for line in (line for each in paragraphs for line in wrapped(each)):
-            self.data(f"  {padded(name, NAMES)} {line}")
-            name = ""
 
 
 def describe(patch: Patch) -> dict[str, Any]:
