@@ -15,10 +15,12 @@ from babel.messages import extract, pofile
 from babel.messages.catalog import Catalog
 
 from glmpatch.command.cli import cli
-from glmpatch.language import LOCALES, entries
+from glmpatch.language import entries
 from glmpatch.symptoms import SILENT
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCALES = ROOT / "patcher" / "glmpatch" / "locale"
+"""Of this checkout, wherever the tool that is imported stands."""
 FOLDERS = ("patcher/glmpatch", "patches")
 UNPATCHED = ROOT / "patches" / "unpatched.json"
 COMMANDS = "patcher/glmpatch/command/cli.py"
@@ -67,7 +69,7 @@ def sources() -> Iterator[Path]:
 
 
 def catalogues() -> list[Path]:
-    return sorted(Path(LOCALES).glob("*/LC_MESSAGES/glmpatch.po"))
+    return sorted(LOCALES.glob("*/LC_MESSAGES/glmpatch.po"))
 
 
 def update(file: Path, others: list[Path]) -> None:
