@@ -2,7 +2,7 @@
 
 A question: ``prompt`` and ``output`` (token by token, as the chat template and the model write
 them), ``delta`` (tokens that an engine hands over at once, after ``<think>``; 0 for a whole
-answer) and ``where``:
+answer), ``cut`` (``max_tokens`` ended it) and ``where``:
 
 ``chat``: the serving class of ``/v1/chat/completions`` alone; ``tools``: the same with tools, where
 the parser's word on the prompt decides who reads the output. The answer: ``reasoning`` and
@@ -204,8 +204,10 @@ async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
     begun = pieces.index("<think>") + 1 if "<think>" in pieces else 0
     rest = [pieces[at : at + size] for at in range(begun, len(pieces), size or len(pieces))]
     steps = [[piece] for piece in pieces[:begun]] + rest if size else [pieces]
-    # The reason to finish comes with a token that has no text, the end of the turn.
-    steps = [*steps, ["<|user|>"]] if size else [[*pieces, "<|user|>"]]
+    # The reason to finish comes with a token that has no text, the end of the turn; with the last
+    # token that there was room for, where an answer is cut.
+    if not question.get("cut"):
+        steps = [*steps, ["<|user|>"]] if size else [[*pieces, "<|user|>"]]
     for number, step in enumerate(steps, 1):
         last = number == len(steps)
         text = "".join(piece for piece in step if piece != "<|user|>")
@@ -215,7 +217,7 @@ async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
             token_ids=tokenizer.ids(step),
             cumulative_logprob=None,
             logprobs=None,
-            finish_reason="stop" if last else None,
+            finish_reason=("length" if question.get("cut") else "stop") if last else None,
             stop_reason=None,
         )
         yield RequestOutput(
