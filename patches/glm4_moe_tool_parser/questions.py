@@ -26,10 +26,10 @@ from glmpatch.proof.questions import Question
 
 FOR_RESPONSES = ("a string and a number", "two calls", "no arguments", "optional strings by anyOf")
 WAYS = ((0, "last"), *((size, finish) for size in (1, 2, 4, 100) for finish in ("own", "last")))
-CUT_WAYS = ((0, "last"), (1, "last"), (4, "last"), (100, "last"))
+CUT_WAYS = (0, 1, 4, 100)
 BESIDE_WAYS = {
     "chat": ((1, "last"), (4, "last"), (4, "own"), (12, "last")),
-    "responses": ((1, "own"), (4, "own"), (12, "own"), (24, "own")),
+    "responses": ((1, "own"), (4, "own"), (8, "own"), (12, "own")),
 }
 BUILT_IN = {"type": "web_search_preview"}
 """A tool of the Responses API that is no function."""
@@ -63,8 +63,10 @@ def questions() -> Iterator[Question]:
             for tools in (responses_tools(case), [BUILT_IN, *responses_tools(case)]):
                 yield from _questions(case, parser, "responses", tools, responses_ways(case))
         for case in CUT:
-            for size, finish in CUT_WAYS:
-                asked = _asked(case, parser, "chat", chat_tools(case), size, finish)
+            for size in CUT_WAYS:
+                if size > 1 and case.nameless:
+                    continue
+                asked = _asked(case, parser, "chat", chat_tools(case), size, "last")
                 words = _words(asked, case.words)
                 yield Question(words, {**asked, "cut": True}, Begun(case, parser))
         yield from _beside(parser)
