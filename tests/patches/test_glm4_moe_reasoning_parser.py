@@ -167,7 +167,8 @@ def test_an_answer_that_is_cut_is_thinking_or_left_as_it_is() -> None:
 
 def test_of_two_requests_each_gets_its_own() -> None:
     for question in of("two at once"):
-        first, second = question.right
+        right: Any = question.right
+        first, second = right
         assert first["reasoning"] != second["reasoning"]
         assert not question.is_right([second, first])
 

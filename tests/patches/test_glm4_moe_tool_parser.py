@@ -469,9 +469,11 @@ def test_what_is_certain_of_a_call_that_is_cut() -> None:
         NO_PARSER,
     ):
         assert not first(wrong)
-    for right in ([paris], [paris, [name, {}]]):
-        assert second({"content": "Both.", "calls": right})
-    for calls in ([], [[name, {}]], [[PARIS[0], "broken: "]], [paris, paris]):
+    whole: list[Any] = [[paris], [paris, [name, {}]]]
+    for calls in whole:
+        assert second({"content": "Both.", "calls": calls})
+    lost: list[Any] = [[], [[name, {}]], [[PARIS[0], "broken: "]], [paris, paris]]
+    for calls in lost:
         assert not second({"content": "Both.", "calls": calls})
     assert not second({"content": "Both.<tool_call>get_weather", "calls": [paris]})
     assert Begun(CUT[0], "glm47")(NO_PARSER)
