@@ -10,6 +10,7 @@ which is none of the patch's defects, so that either is right.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +43,13 @@ def prompt(turns: int, thinking: bool, called: int = 0) -> str:
     before = f"{said}<|assistant|>{ANSWERED}" * (turns - 1)
     since = f"<|assistant|>{CALLED}{SEEN}" * called
     return f"{SYSTEM}{before}{said}{since}<|assistant|>" + ("" if thinking else "\n<think></think>")
+
+
+class Either(OneOf):
+    """One of several values, told as they are: they are no words, and the same in any language."""
+
+    def __str__(self) -> str:
+        return " | ".join(map(json.dumps, self.answers))
 
 
 def answer(where: str, thought: str, content: str) -> dict[str, str]:
@@ -81,7 +89,7 @@ def cut(words: str, given: str) -> Iterator[Question]:
         told = N_("{turn}, cut while thinking, {where}, {how}", turn=words, where=where, how=how)
         right: Any = answer(where, THOUGHT, "")
         if not delta:
-            right = OneOf(right, answer(where, "", output.strip()))
+            right = Either(right, answer(where, "", output.strip()))
         yield Question(told, {**asked, "where": where, "delta": delta}, right)
     told = N_("{turn}, cut while thinking, structured", turn=words)
     right = {"free": output, "held": ""}
