@@ -110,15 +110,15 @@ def beside(words: str, given: str) -> Iterator[Question]:
 
 def content_alone() -> Iterator[Question]:
     """Which tokens are content, where an answer or a delta begins or ends anywhere."""
-    for begun in ("\n<think>", ""):
-        for thought in (THOUGHT, ""):
-            for content in (f"\n{CONTENT}", "\n", ""):
-                output = f"{begun}{thought}</think>{content}"
-                told = N_("which tokens are content: {output}", output=repr(output))
-                yield Question(told, {"where": "ids", "output": pieces(output)}, content)
-    output = f"\n<think>{THOUGHT}"
-    told = N_("which tokens are content: {output}", output=repr(output))
-    yield Question(told, {"where": "ids", "output": pieces(output)}, "")
+    asked = [
+        (f"{begun}{thought}</think>", content)
+        for begun in ("\n<think>", "")
+        for thought in (THOUGHT, "")
+        for content in (f"\n{CONTENT}", "\n", "")
+    ]
+    for number, (before, content) in enumerate([*asked, (f"\n<think>{THOUGHT}", "")], 1):
+        told = N_("which tokens are content, output {number}", number=number)
+        yield Question(told, {"where": "ids", "output": pieces(before + content)}, content)
 
 
 def every() -> Iterator[Question]:
