@@ -12,8 +12,10 @@ import pytest
 
 from glmpatch.patch import PatchState
 from glmpatch.patches.glm4_moe_tool_parser import questions as asked
+from glmpatch.patches.glm4_moe_tool_parser.answers import Begun, Each, Heard
+from glmpatch.patches.glm4_moe_tool_parser.cases import BESIDE, CASES, CUT, PARIS, ROME, Case, text
 from glmpatch.patches.glm4_moe_tool_parser.patch import PATCH
-from glmpatch.patches.glm4_moe_tool_parser.questions import CASES, QUESTIONS, Case, Heard, text
+from glmpatch.patches.glm4_moe_tool_parser.questions import QUESTIONS
 from glmpatch.proof.probe.askers.tool_parser import NO_PARSER
 from glmpatch.source.plan import Plan, make_plan
 
@@ -402,7 +404,17 @@ def test_there_is_a_question_of_every_sort() -> None:
     chat = [q.asked for q in QUESTIONS if q.asked["api"] == "chat"]
     for parser in ("glm45", "glm47"):
         ways = {(q["delta"], q["finish"]) for q in chat if q["parser"] == parser}
-        assert ways == set(asked.WAYS)
+        assert ways == {*asked.WAYS, *asked.BESIDE_WAYS["chat"]}
+        cuts = {q["delta"] for q in chat if q["parser"] == parser and q.get("cut")}
+        assert cuts == set(asked.CUT_WAYS)
+
+
+def test_a_tool_that_was_not_offered_is_called_all_the_same() -> None:
+    missing = case("a tool that was not offered, between two that were")
+    offered = [tool["function"]["name"] for tool in asked.chat_tools(missing)]
+    assert "sell" not in offered
+    assert "sell" in text(missing, "glm45")
+    assert Heard(missing, "glm45").rest["calls"][1][0] == "sell"
 
 
 def test_what_is_right_is_what_the_case_describes() -> None:
@@ -424,3 +436,58 @@ def test_what_is_right_is_what_the_case_describes() -> None:
         assert not between(wrong)
     assert Heard(case("no arguments"), "glm47")(NO_PARSER)
     assert "Paris" in str(between)
+
+
+def test_a_text_that_is_cut_ends_inside_of_its_last_call() -> None:
+    for each in CUT:
+        for parser in ("glm45", "glm47"):
+            written = text(each, parser)
+            assert written.endswith(each.cut)
+            assert written.count("<tool_call>") == len(each.calls)
+            assert written.count("</tool_call>") == len(each.calls) - 1
+
+
+def test_what_is_certain_of_a_call_that_is_cut() -> None:
+    paris, name = [PARIS[0], PARIS[1]], ROME[0]
+    first, second = Begun(CUT[3], "glm45"), Begun(CUT[-1], "glm45")
+    assert (CUT[3].calls, CUT[-1].calls) == ((ROME,), (PARIS, ROME))
+    for right in (
+        {"content": "", "calls": []},
+        {"content": "<tool_call>get_weather\n<arg", "calls": []},
+        {"content": "", "calls": [[name, {}]]},
+        {"content": "", "calls": [[name, {"city": "Rome"}]]},
+        {"content": "", "calls": [[name, 'broken: {"city": "Ro']]},
+    ):
+        assert first({**right, "finish": "length"})
+    for wrong in (
+        {"raised": "IndexError"},
+        {"content": "", "calls": [[name, {"city": "Paris"}]]},
+        {"content": "", "calls": [["", {}]]},
+        {"content": "", "calls": [[name, {}], [name, {}]]},
+        {"content": "x", "calls": []},
+        {"content": "", "calls": [], "ids": [None]},
+        NO_PARSER,
+    ):
+        assert not first(wrong)
+    whole: list[Any] = [[paris], [paris, [name, {}]]]
+    for calls in whole:
+        assert second({"content": "Both.", "calls": calls})
+    lost: list[Any] = [[], [[name, {}]], [[PARIS[0], "broken: "]], [paris, paris]]
+    for calls in lost:
+        assert not second({"content": "Both.", "calls": calls})
+    assert not second({"content": "Both.<tool_call>get_weather", "calls": [paris]})
+    assert Begun(CUT[0], "glm47")(NO_PARSER)
+    assert "Paris" in str(second)
+
+
+def test_of_two_requests_each_gets_its_own() -> None:
+    said = [
+        {"content": each.before, "calls": [*map(list, each.calls)], "finish": "tool_calls"}
+        for each in BESIDE
+    ]
+    right = Each(*(Heard(each, "glm45") for each in BESIDE))
+    assert right(said)
+    for wrong in (said[::-1], said[:1], {"raised": "KeyError"}, NO_PARSER):
+        assert not right(wrong)
+    assert Each(Heard(BESIDE[0], "glm47"))(NO_PARSER)
+    assert "zone" in str(right)

@@ -68,7 +68,39 @@ ENTRY = '"id": named[index].id, "type": "function"}'
 KEY = "key = self._buffer[len(self.arg_key_start) : key_end]"
 NAME = "tool_name = self._buffer[:cut].strip()"
 READ = "            return json.loads(value)\n"
-SPOILED = {
+WAITING = 'parts = self.__dict__.setdefault("_waiting", [])'
+WAITING_OF_ALL = 'parts = type(self)._waiting = getattr(self, "_waiting", [])'
+FOUND = "        matched_tool_calls = self.func_call_regex.findall(model_output)\n"
+CALLED = "        if self.tool_call_start_token in model_output:\n    "
+ENDED = CALLED + "        model_output.split(self.tool_call_end_token)[1]\n" + FOUND
+ALL_ENDED = (
+    "        if model_output.count('<tool_call>') > model_output.count('</tool_call>'):\n"
+    "            model_output = model_output.replace('<', '(')\n" + FOUND
+)
+SENT = "self.streamed_args_for_tool: list[str] = []"
+SENT_OF_ALL = f'{SENT[:-2]}type(self).__dict__.get("sent", [])\n        type(self).sent = '
+SENT_OF_ALL += "self.streamed_args_for_tool"
+UNKNOWN = """logger.{level}("No tool named '%s'.", tool_name)"""
+CUT = {"a call that is cut": (FOUND, ENDED), "calls before one that is cut": (FOUND, ALL_ENDED)}
+OF_0_10_1 = {
+    **CUT,
+    "one list for all requests": (WAITING, WAITING_OF_ALL),
+    "a tool that was not offered": (UNKNOWN.format(level="warning"), "raise KeyError(tool_name)"),
+}
+OF_0_23_0 = {
+    **CUT,
+    "what was sent, for all requests": (SENT, SENT_OF_ALL),
+    "a tool that was not offered": (
+        "    tool_properties = find_tool_properties",
+        "    assert tool_name in [tool.function.name for tool in self.tools]\n"
+        "        tool_properties = find_tool_properties",
+    ),
+}
+OF_0_19_1 = {
+    **CUT,
+    "one list for all requests": (WAITING, WAITING_OF_ALL),
+    "what was sent, for all requests": (SENT, SENT_OF_ALL),
+    "a tool that was not offered": (UNKNOWN.format(level="debug"), "raise KeyError(tool_name)"),
     "the first tool's schema": (OF_THE_TOOL, ""),
     "any tool's schema": (OF_THE_TOOL, OF_ANY_TOOL),
     "no ids": (ENTRY, '"type": "function"}'),
@@ -80,7 +112,8 @@ SPOILED = {
     "booleans as numbers": (READ, READ.replace("json.loads(value)", "json.loads(value) * 1")),
     "whole numbers as others": (READ, READ.replace("(value)", "(value, parse_int=float)")),
 }
-"""What a reader of 0.19.1's mended file would hardly see, or take for the same."""
+SPOILED = {"0.10.1": OF_0_10_1, "0.19.1": OF_0_19_1, "0.23.0": OF_0_23_0}
+"""What a reader of a release's mended file would hardly see, or take for the same."""
 
 
 NEAREST: Mapping[str, tuple[Callable[[bytes], bytes], tuple[str, ...]]] = {
@@ -133,10 +166,11 @@ def test_the_released_file_fails_and_only_the_whole_repair_passes(
     assert any(f": {asked}, " in each.question and words in each.answer for each in wrong)
 
 
-def test_a_file_that_differs_in_one_place_fails(tmp_path: Path) -> None:
-    right, _needed = source_of(PATCH, "0.19.1")
-    files = {words: replace(right, old, new) for words, (old, new) in SPOILED.items()}
-    found = prove("0.19.1", {"right": right, **files}, tmp_path / "env")
+@pytest.mark.parametrize("release", SPOILED)
+def test_a_file_that_differs_in_one_place_fails(release: str, tmp_path: Path) -> None:
+    right, _needed = source_of(PATCH, release)
+    files = {words: replace(right, old, new) for words, (old, new) in SPOILED[release].items()}
+    found = prove(release, {"right": right, **files}, tmp_path / "env")
     assert {name for name, result in found.items() if result.passed} == {"right"}
 
 

@@ -2,15 +2,20 @@
 
 A question: ``prompt`` and ``output`` (token by token, as the chat template and the model write
 them), ``delta`` (tokens that an engine hands over at once, after ``<think>``; 0 for a whole
-answer) and ``where``:
+answer), ``cut`` (``max_tokens`` ended it) and ``where``:
 
 ``chat``: the serving class of ``/v1/chat/completions`` alone; ``tools``: the same with tools, where
 the parser's word on the prompt decides who reads the output. The answer: ``reasoning`` and
 ``content`` as a client puts them together, without the white space around them, and ``read``, what
-was given to the tool parser.
+was given to the tool parser; ``held back`` names what came to the client at once although it was
+generated bit by bit. With ``beside``, the output of another request, both are streamed in turn, and
+the answer is a list of both.
 
 ``grammar``: the manager of structured output. The answer: ``free``, what was generated while no
 grammar held, and ``held``, the rest.
+
+``ids``: the parser itself, which of the output's tokens are content; the serving class hands these
+to the tool parser. The answer: their text.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import json
 import types
 from typing import Any
 
+from ..streams import in_turn
 from . import attempt, candidate
 
 FIRST = 100
@@ -35,6 +41,8 @@ def answer(module: str, path: str | None, questions: list[Any]) -> list[Any]:
         def ask(question: Any) -> Any:
             if question["where"] == "grammar":
                 return _grammar(parser, question)
+            if question["where"] == "ids":
+                return _content(parser, question)
             return asyncio.run(_chat(parser, question))
 
         return [attempt(ask, question) for question in questions]
@@ -99,6 +107,23 @@ def _tool_parser(read: list[str]) -> Any:
 
 
 async def _chat(parser: Any, question: Any) -> Any:
+    """What the clients get: the one that asks, and the one beside it."""
+    if not question["delta"]:
+        answered, read = _request(parser, question)
+        return _gathered([json.loads((await answered).model_dump_json())], read)
+    outputs = [question["output"], *question.get("beside", [])]
+    asked = [_request(parser, {**question, "output": output}) for output in outputs]
+    told = []
+    for output, (_, read), lines in zip(
+        outputs, asked, await in_turn([answered for answered, _ in asked])
+    ):
+        sent = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        told.append(_gathered(sent, read, _bit_by_bit(output, question["delta"])))
+    return told if "beside" in question else told[0]
+
+
+def _request(parser: Any, question: Any) -> tuple[Any, list[str] | None]:
+    """The answer that the serving class is about to give, and what a tool parser will have read."""
     from vllm.entrypoints.openai import protocol, serving_chat
 
     tools, stream, read = question["where"] == "tools", question["delta"] > 0, list[str]()
@@ -138,26 +163,36 @@ async def _chat(parser: Any, question: Any) -> Any:
     generate = getattr(serving, f"chat_completion_{how}_generator")
     takes = inspect.signature(generate).parameters
     answered = generate(**{key: value for key, value in given.items() if key in takes})
-    if stream:
-        lines = [line async for line in answered]
-        sent = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-    else:
-        sent = [json.loads((await answered).model_dump_json())]
-    return _gathered(sent, "".join(read) if tools else None)
+    return answered, read if tools else None
 
 
-def _gathered(sent: list[Any], read: str | None) -> Any:
+def _gathered(sent: list[Any], read: list[str] | None, bit_by_bit: Any = ()) -> Any:
     """What a client puts together from the answer, or from its chunks."""
-    reasoning = content = ""
+    parts: dict[str, list[str]] = {"reasoning": [], "content": []}
     for each in sent:
         if "choices" not in each:
             return {"raised": json.dumps(each)}
         for choice in each["choices"]:
             part = choice.get("delta") or choice.get("message") or {}
-            reasoning += part.get("reasoning_content") or part.get("reasoning") or ""
-            content += part.get("content") or ""
-    told = {"reasoning": reasoning.strip(), "content": content.strip()}
-    return told if read is None else {**told, "read": read.strip()}
+            parts["reasoning"].append(part.get("reasoning_content") or part.get("reasoning") or "")
+            parts["content"].append(part.get("content") or "")
+    told: dict[str, Any] = {key: "".join(texts).strip() for key, texts in parts.items()}
+    if read is not None:
+        told["read"] = "".join(read).strip()
+    at_once = [key for key in bit_by_bit if len([*filter(str.strip, parts[key])]) == 1]
+    return {**told, "held back": at_once} if at_once else told
+
+
+def _bit_by_bit(output: list[str], size: int) -> list[str]:
+    """What the engine hands over in several deltas, whatever their bounds are."""
+    end = output.index("</think>") if "</think>" in output else -1
+    thought = output[:end] if end >= 0 else output
+    begun = "<think>" in output
+    lengths = {
+        "reasoning": len(thought[thought.index("<think>") + 1 :]) if begun else 0,
+        "content": len(output[end + 1 :]) if end >= 0 or not begun else 0,
+    }
+    return [key for key, length in lengths.items() if length >= 3 * size]
 
 
 async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
@@ -169,8 +204,10 @@ async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
     begun = pieces.index("<think>") + 1 if "<think>" in pieces else 0
     rest = [pieces[at : at + size] for at in range(begun, len(pieces), size or len(pieces))]
     steps = [[piece] for piece in pieces[:begun]] + rest if size else [pieces]
-    # The reason to finish comes with a token that has no text, the end of the turn.
-    steps = [*steps, ["<|user|>"]] if size else [[*pieces, "<|user|>"]]
+    # The reason to finish comes with a token that has no text, the end of the turn; with the last
+    # token that there was room for, where an answer is cut.
+    if not question.get("cut"):
+        steps = [*steps, ["<|user|>"]] if size else [[*pieces, "<|user|>"]]
     for number, step in enumerate(steps, 1):
         last = number == len(steps)
         text = "".join(piece for piece in step if piece != "<|user|>")
@@ -180,7 +217,7 @@ async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
             token_ids=tokenizer.ids(step),
             cumulative_logprob=None,
             logprobs=None,
-            finish_reason="stop" if last else None,
+            finish_reason=("length" if question.get("cut") else "stop") if last else None,
             stop_reason=None,
         )
         yield RequestOutput(
@@ -191,6 +228,14 @@ async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
             outputs=[output],
             finished=last,
         )
+
+
+def _content(parser: Any, question: Any) -> str:
+    """The text of the tokens that the parser takes for content."""
+    tokenizer = _Tokenizer()
+    ids = tokenizer.ids(question["output"])
+    texts = {number: piece for piece, number in tokenizer.pieces.items()}
+    return "".join(texts[number] for number in parser(tokenizer).extract_content_ids(ids))
 
 
 class _Grammar:

@@ -3,11 +3,12 @@
 A question: ``parser`` (``glm45`` or ``glm47``, whose file is built on the first's), ``pieces`` (the
 model's text, token by token), ``tools`` (as a client sends them), ``delta`` (tokens that an engine
 hands over at once; 0 for a whole answer), ``finish`` (``last``: the reason comes with the last of
-them, ``own``: after it) and ``api`` (``chat`` or ``responses``).
+them, ``own``: after it), ``cut`` (the reason is ``max_tokens``), ``beside`` (the pieces of other
+requests, streamed in turn with this one) and ``api`` (``chat`` or ``responses``).
 
 An answer: ``content``, ``calls`` (name and arguments as values; arguments that are no JSON as
 ``broken: `` and the text) and ``finish``, as a client puts them together, and ``ids`` where the
-calls have not each one of their own. Only the engine is
+calls have not each one of their own; with ``beside`` it is a list of them. Only the engine is
 scripted. The Responses API is asked at its parser: what it hands over are its own tools, and what
 it would lose of a message is an error.
 """
@@ -25,6 +26,7 @@ import types
 from typing import Any
 
 from ..outcome import importing_vllm
+from ..streams import in_turn
 from . import attempt, candidate
 
 NO_PARSER = "this release has no parser for it"
@@ -136,8 +138,25 @@ class _Tokenizer:
         return ""
 
 
+def _texts(question: Any) -> list[list[str]]:
+    """The pieces of the request that is asked for, and of those beside it."""
+    return [question["pieces"], *question.get("beside", [])]
+
+
 async def _chat(parser: Any, question: Any) -> Any:
     """What a client of ``/v1/chat/completions`` gets."""
+    if not question["delta"]:
+        return _whole(json.loads((await _request(parser, question)).model_dump_json()))
+    asked = [_request(parser, {**question, "pieces": pieces}) for pieces in _texts(question)]
+    told = [
+        _gathered(json.loads(line[6:]) for line in lines if line.startswith("data: {"))
+        for lines in await in_turn(asked)
+    ]
+    return told if "beside" in question else told[0]
+
+
+def _request(parser: Any, question: Any) -> Any:
+    """The answer that the serving class is about to give."""
     stream = question["delta"] > 0
     tokenizer = _Tokenizer()
     request = _first(*CHAT).ChatCompletionRequest(
@@ -164,11 +183,7 @@ async def _chat(parser: Any, question: Any) -> Any:
     how = "stream" if stream else "full"
     generate = getattr(serving, f"chat_completion_{how}_generator")
     takes = inspect.signature(generate).parameters
-    answered = generate(**{key: value for key, value in given.items() if key in takes})
-    if not stream:
-        return _whole(json.loads((await answered).model_dump_json()))
-    lines = [line async for line in answered]
-    return _gathered(json.loads(line[6:]) for line in lines if line.startswith("data: {"))
+    return generate(**{key: value for key, value in given.items() if key in takes})
 
 
 def _serving(parser: Any) -> Any:
@@ -231,13 +246,14 @@ async def _engine(question: Any, tokenizer: _Tokenizer) -> Any:
     steps = _steps(question)
     for number, step in enumerate(steps, 1):
         last = number == len(steps)
+        ended = last and not question.get("cut")
         output = CompletionOutput(
             index=0,
             text="".join(step),
-            token_ids=[tokenizer.number(piece) for piece in step] + [END] * last,
+            token_ids=[tokenizer.number(piece) for piece in step] + ([END] if ended else []),
             cumulative_logprob=None,
             logprobs=None,
-            finish_reason="stop" if last else None,
+            finish_reason=("stop" if ended else "length") if last else None,
             stop_reason=None,
         )
         yield RequestOutput(
@@ -337,26 +353,38 @@ def _source_of(module: str) -> str:
 
 def _responses(parser: Any, question: Any) -> Any:
     """What the parser makes of a request of ``/v1/responses``."""
-    request = _first(*RESPONSES).ResponsesRequest(
-        model="m", input="x", tool_choice="auto", tools=question["tools"]
-    )
-    tokenizer = _Tokenizer()
-    takes = "tools" in inspect.signature(parser.__init__).parameters
-    asked = parser(tokenizer, request.tools) if takes else parser(tokenizer)
     if not question["delta"]:
+        asked, request, _ = _parser_of_responses(parser, question)
         found = asked.extract_tool_calls("".join(question["pieces"]), request)
         made = [(call.function.name, call.function.arguments) for call in found.tool_calls]
         return _answer(found.content, made, "tool_calls" if found.tools_called else "stop")
     events = _source_of(EVENTS)
     if question["delta"] >= len(question["pieces"]) and SPLITS not in events:
         return ONE_PART
-    content = text = ""
-    calls: dict[int, list[str]] = {}
+    asked = [_messages(parser, {**question, "pieces": pieces}) for pieces in _texts(question)]
+    told = [_joined(messages, events) for messages in asyncio.run(in_turn(asked))]
+    return told if "beside" in question else told[0]
+
+
+def _parser_of_responses(parser: Any, question: Any) -> tuple[Any, Any, _Tokenizer]:
+    """A parser of its own for a request, the request, and the tokenizer of both."""
+    request = _first(*RESPONSES).ResponsesRequest(
+        model="m", input="x", tool_choice="auto", tools=question["tools"]
+    )
+    tokenizer = _Tokenizer()
+    takes = "tools" in inspect.signature(parser.__init__).parameters
+    return parser(tokenizer, request.tools) if takes else parser(tokenizer), request, tokenizer
+
+
+async def _messages(parser: Any, question: Any) -> Any:
+    """What the parser makes of each delta."""
+    asked, request, tokenizer = _parser_of_responses(parser, question)
+    text = ""
     ids: list[int] = []
     for step in _steps(question):
         before, text = text, text + "".join(step)
         new = [tokenizer.number(piece) for piece in step]
-        message = asked.extract_tool_calls_streaming(
+        yield asked.extract_tool_calls_streaming(
             previous_text=before,
             current_text=text,
             delta_text="".join(step),
@@ -366,6 +394,13 @@ def _responses(parser: Any, question: Any) -> Any:
             request=request,
         )
         ids = ids + new
+
+
+def _joined(messages: list[Any], events: str) -> Any:
+    """What a client puts together from them; ``events`` is how the release makes its own."""
+    content = ""
+    calls: dict[int, list[str]] = {}
+    for message in messages:
         if message is None:
             continue
         content += message.content or ""
