@@ -143,9 +143,7 @@ QUESTIONS = (
     ),
     *(
         Question(
-            N_(
-                "a video of {width} x {height}, frames: {frames}", width=w, height=h, frames=frames
-            ),
+            N_("a video of {width} x {height}, frames: {frames}", width=w, height=h, frames=frames),
             limited("video", width=w, height=h, frames=frames),
             COUNTED,
         )
