@@ -192,7 +192,7 @@ class Budget:
     def _film(self, width: int, height: int, frames: int, resize: bool) -> int:
         """The tokens that Transformers' video processor makes; every version takes its frames with
         metadata of which it takes all."""
-        import numpy
+        import torch
         from transformers.video_utils import VideoMetadata
 
         told = VideoMetadata(
@@ -200,14 +200,14 @@ class Budget:
         )
         processor = self.videos_of.Glm4vVideoProcessor()
         made = processor(
-            videos=[[numpy.zeros((frames, height, width, 3), numpy.float32)]],
+            videos=[[torch.zeros((frames, height, width, 3)).numpy()]],
             video_metadata=[[told]],
             do_resize=resize,
             do_rescale=False,
             do_normalize=False,
             return_tensors="pt",
         )
-        return int(made["video_grid_thw"].prod()) // processor.merge_size**2
+        return int(made["video_grid_thw"].prod() // processor.merge_size**2)
 
     def videos(self, length: int) -> Any:
         given = self._dummy_video(length)
