@@ -38,6 +38,10 @@ SHAPES = (
     (0, 0),
     (0, 28),
 )
+FILMS = ((56, 84, 2), (84, 56, 3), (100, 150, 5), (150, 100, 16), (56, 84, 17))
+"""Width, height and frames; an odd frame counts as a pair."""
+UNRESIZED = ((56, 84, 2), (28, 56, 3))
+"""Below the least that a video is resized to."""
 
 
 def most(limit: int) -> int:
@@ -92,9 +96,12 @@ def _fits(answer: Any) -> bool:
 
 FITS = Right(N_("made as counted, and at most what is kept; or refused by Transformers"), _fits)
 TAKEN = Right(
-    N_("at least 2 frames, which Transformers takes"),
-    lambda a: a["frames"] >= 2 and a["taken"] == "yes",
+    N_("the frames asked for, at least 2, which Transformers takes and the metadata tell of"),
+    lambda a: (
+        a["frames"] == max(a["asked"], 2) and all(a[n] == "yes" for n in ("size", "taken", "told"))
+    ),
 )
+COUNTED = Right(N_("made as counted"), lambda a: a["made"] == a["counted"] > 0)
 
 
 def limited(ask: str, limit: int = LIMIT, **given: int) -> dict[str, Any]:
@@ -133,6 +140,27 @@ QUESTIONS = (
         N_("dummy video, one frame asked for"),
         limited("dummy video", length=40000, frames=1),
         TAKEN,
+    ),
+    *(
+        Question(
+            N_("a video of {width} x {height}, frames: {frames}", width=w, height=h, frames=frames),
+            limited("video", width=w, height=h, frames=frames),
+            COUNTED,
+        )
+        for w, h, frames in FILMS
+    ),
+    *(
+        Question(
+            N_(
+                "a video of {width} x {height} that is not resized, frames: {frames}",
+                width=w,
+                height=h,
+                frames=frames,
+            ),
+            limited("video", width=w, height=h, frames=frames, resize=False),
+            COUNTED,
+        )
+        for w, h, frames in UNRESIZED
     ),
     Question(N_("videos of all shapes"), limited("videos", length=40000), within()),
     Question(

@@ -54,7 +54,9 @@ def get_image_size_with_most_features(self) -> ImageSize:
 TARGET = Snippet(f"WIDTH, HEIGHT = self.info.{SIZE}()")
 TAKEN = Snippet(f"self.{SIZE}()")
 FRAMES = Snippet("num_frames = max(num_frames, 2)", "num_frames = max(2, num_frames)")
-DUMMY = Snippet("video = np.full(SHAPE, 255, dtype=np.uint8)")
+DUMMY = Snippet(
+    "video = np.full(SHAPE, 255, dtype=np.uint8)", "video = np.zeros(SHAPE, dtype=np.uint8)"
+)
 
 
 def encoder_budget(module: cst.Module) -> list[Place]:

@@ -1,4 +1,4 @@
-"""Which precision vLLM's configuration must choose for a GLM-4, and for another model."""
+"""Which precision vLLM's configuration must choose for a GLM-4, and for other models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ MODELS = "vllm.model_executor.models"
 REFUSED = Refused("does not support float16")
 SOME = OneOf("bfloat16", "float32")
 """Which of them, is the device's: float32 where it has no bfloat16."""
+RELEASED = OneOf("float16", REFUSED)
+"""These releases take float16 for Gemma 2; one may have upstream's table of 0.9.1, which does not.
+"""
 
 
 def glm4(checkpoint: str, dtype: str, right: Any) -> Question:
@@ -21,6 +24,12 @@ def glm4(checkpoint: str, dtype: str, right: Any) -> Question:
 def glm(checkpoint: str, dtype: str, right: Any) -> Question:
     """The same of the older GLM-4, which is not to be touched."""
     return _question("GlmConfig", "GlmForCausalLM", "glm", checkpoint, dtype, right)
+
+
+def other(family: str, module: str, checkpoint: str, dtype: str, right: Any) -> Question:
+    """The same of a model of another family, which is not to be touched either."""
+    config = "Gemma3TextConfig" if family == "Gemma3" else f"{family}Config"
+    return _question(config, f"{family}ForCausalLM", module, checkpoint, dtype, right)
 
 
 def _question(
@@ -56,4 +65,11 @@ QUESTIONS = (
     glm("float16", "auto", "float16"),
     glm("bfloat16", "auto", "bfloat16"),
     glm("float32", "bfloat16", "bfloat16"),
+    other("Llama", "llama", "bfloat16", "float16", "float16"),
+    other("Llama", "llama", "float32", "half", "float16"),
+    other("Llama", "llama", "float16", "auto", "float16"),
+    other("Llama", "llama", "bfloat16", "auto", "bfloat16"),
+    other("Qwen2", "qwen2", "bfloat16", "float16", "float16"),
+    other("Gemma2", "gemma2", "bfloat16", "float16", RELEASED),
+    other("Gemma3", "gemma3", "bfloat16", "float16", "float16"),
 )

@@ -10,7 +10,12 @@ from glmpatch.source import tree
 from glmpatch.source.snippets import Snippet
 
 FUNCTION = "_get_and_verify_dtype"
-VERIFY = Snippet("torch_dtype != config_dtype", "config_dtype != torch_dtype")
+VERIFY = Snippet(
+    "torch_dtype != config_dtype",
+    "config_dtype != torch_dtype",
+    "not torch_dtype == config_dtype",
+    "not config_dtype == torch_dtype",
+)
 
 REFUSE = """\
 if config.model_type == "glm4" and torch_dtype == torch.float16:

@@ -7,6 +7,7 @@ import pytest
 from glmpatch.patch import PatchState, RewriteState
 from glmpatch.patches.glm4_1v.patch import PATCH
 from glmpatch.patches.glm4_1v.questions import (
+    COUNTED,
     FITS,
     LIMIT,
     SMALL,
@@ -117,6 +118,12 @@ def test_the_dummy_video_has_two_frames() -> None:
     assert make_plan(PATCH, found.encode()).findings[1].state is RewriteState.FIXED
 
 
+def test_a_dummy_video_of_another_colour_is_found_too() -> None:
+    black = OLD.replace("np.full((num_frames, width, height, 3), 255,", "np.zeros((num_frames, 1),")
+    found = mended(black, "two-dummy-frames")
+    assert "num_frames = max(num_frames, 2)\n        video = np.zeros(" in found
+
+
 def test_the_projection_is_named_as_checkpoints_name_it() -> None:
     found = mended(OLD, "fused-projection-name")
     assert 'prefix=f"{prefix}.qkv_proj" if quant_config else f"{prefix}.qkv")' in found
@@ -164,11 +171,13 @@ def test_what_right_is_follows_from_the_limit() -> None:
 def test_a_limit_that_transformers_does_not_heed_is_no_fault_of_the_file() -> None:
     for judge in (keeps(SMALL), within(SMALL)):
         assert judge(UNHEEDED)
-    for judge in (keeps(LIMIT), within(), FITS, TAKEN):
+    for judge in (keeps(LIMIT), within(), FITS, TAKEN, COUNTED):
         assert not judge(UNHEEDED)
 
 
-@pytest.mark.parametrize("judge", [keeps(LIMIT), within(), within(SMALL), FITS, TAKEN], ids=str)
+@pytest.mark.parametrize(
+    "judge", [keeps(LIMIT), within(), within(SMALL), FITS, TAKEN, COUNTED], ids=str
+)
 def test_what_is_not_what_was_asked_for_is_no_right_answer(judge: Right) -> None:
     wrong: tuple[object, ...] = ({"raised": "KeyError: 'kept'"}, "refused: too hot", None, [], {})
     assert not any(judge(each) for each in wrong)
@@ -183,5 +192,16 @@ def test_a_picture_that_transformers_refuses_needs_no_room() -> None:
     assert not FITS({"made": 12, "counted": 16, "kept": 6144})
     assert not within()({"most": 0, "kept": 6144})
     assert not within()({"most": 6144, "kept": 6084})
-    assert not TAKEN({"frames": 1, "taken": "yes"})
-    assert not TAKEN({"frames": 2, "taken": refused})
+
+
+def test_a_dummy_video_has_all_its_frames_and_says_so() -> None:
+    made = {"asked": 16, "frames": 16, "size": "yes", "taken": "yes", "told": "yes"}
+    assert TAKEN(made)
+    assert TAKEN({**made, "asked": 1, "frames": 2})
+    assert not TAKEN({**made, "frames": 2})
+    assert not TAKEN({**made, "asked": 1, "frames": 1})
+    for name in ("size", "taken", "told"):
+        assert not TAKEN({**made, name: "refused: t:1 must be larger than temporal_factor:2"})
+    assert COUNTED({"made": 12, "counted": 12})
+    assert not COUNTED({"made": 12, "counted": 6})
+    assert not COUNTED({"made": 0, "counted": 0})

@@ -45,10 +45,14 @@ NEEDED = {
     "the test the other way round": TOY.replace(
         "if torch_dtype != config_dtype:", "if config_dtype != torch_dtype:"
     ),
+    "the test negated": TOY.replace(
+        "if torch_dtype != config_dtype:", "if not torch_dtype == config_dtype:"
+    ),
     "a print more": TOY.replace("    # Verify", "    print(dtype)\n    # Verify"),
     "two returns": TOY.replace("    # Verify", "    if not dtype:\n        return 1\n    # Verify"),
     "another configuration": TOY.replace("    # Verify", "    config = config.text\n    # Verify"),
 }
+TESTS = ("torch_dtype != config_dtype", "config_dtype != t", "not torch_dtype == config_dtype")
 DRIFTED = {
     "no such function": TOY.replace("_get_and_verify_dtype", "other"),
     "no such test": TOY.replace("torch_dtype != config_dtype", "torch_dtype is None"),
@@ -73,7 +77,7 @@ def test_the_guard_stands_before_the_precision_is_verified(source: str) -> None:
     text = guard(source)
     test = "if config.model_type == 'glm4' and torch_dtype == torch.float16:"
     assert text.count(test) == 1
-    verify = "torch_dtype != config_dtype" if "torch_dtype != c" in source else "config_dtype != t"
+    verify = next(each for each in TESTS if each in source)
     assert text.index(" else getattr(") < text.index(test) < text.index(f"if {verify}")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from glmpatch.proof.probe import answers
 from glmpatch.proof.probe.askers import attempt, beside, candidate, refusal
+from glmpatch.proof.probe.outcome import CannotRun
 
 
 @pytest.fixture
@@ -106,18 +109,11 @@ def answer(module, path, questions):
 """
 
 
-def test_each_file_is_asked_anew_and_an_error_is_a_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "made_up.py").write_text(ASKER.replace("ASKED", repr(str(tmp_path / "asked"))))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    asker = importlib.import_module("made_up")
-    monkeypatch.setitem(sys.modules, "glmpatch.proof.probe.askers.made_up", asker)
-    monkeypatch.setattr(answers, "check_root", lambda root: None)
-    paths = [None, "deadly", "short", "strange", "fine"]
-    request = {
+def request(folder: Path, paths: list[Any]) -> dict[str, Any]:
+    """Two questions to each of these files."""
+    return {
         "root": "",
-        "asked": str(tmp_path / "asked"),
+        "asked": str(folder / "asked"),
         "answers": [
             {
                 "id": "some-patch",
@@ -129,12 +125,62 @@ def test_each_file_is_asked_anew_and_an_error_is_a_crash(
             }
         ],
     }
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put a source in the place of an asker."""
+
+    def put(source: str) -> None:
+        (tmp_path / "made_up.py").write_text(source)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "made_up", raising=False)
+        asker = importlib.import_module("made_up")
+        monkeypatch.setitem(sys.modules, "glmpatch.proof.probe.askers.made_up", asker)
+        monkeypatch.setattr(answers, "check_root", lambda root: None)
+
+    return put
+
+
+def test_each_file_is_asked_anew_and_an_error_is_a_crash(tmp_path: Path, made_up: Any) -> None:
+    made_up(ASKER.replace("ASKED", repr(str(tmp_path / "asked"))))
+    paths = [None, "deadly", "short", "strange", "fine"]
     steps: list[str] = []
     report: dict[str, Any] = {"results": []}
-    answers.measure(request, report, steps.append)
+    answers.measure(request(tmp_path, paths), report, steps.append)
     assert not (tmp_path / "asked").exists()
     assert steps == [f"asking the made-up ({path})" for path in paths]
     crashes = [each["crash"] and each["crash"]["type"] for each in report["results"]]
     assert crashes == [None, "SystemExit", "ValueError", "TypeError", None]
     for fine in (report["results"][0], report["results"][-1]):
         assert fine["answers"] == [[1, {"1": 1}], [2, {"1": 2}]]
+
+
+ENDLESS = """
+from glmpatch.proof.probe.askers import attempt
+
+def ask(question):
+    while True:
+        pass
+
+def answer(module, path, questions):
+    return [1, 2] if path == "fine" else [attempt(ask, each) for each in questions]
+"""
+
+
+def test_a_file_that_never_answers_is_given_up_and_those_before_it_stand(
+    tmp_path: Path, made_up: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(ENDLESS)
+    assert answers.SECONDS <= 600
+    monkeypatch.setattr(answers, "SECONDS", 1)
+    before = signal.getsignal(signal.SIGALRM)
+    report: dict[str, Any] = {"results": []}
+    started = time.monotonic()
+    with pytest.raises(CannotRun, match="the endless file gave no answer within 1 s"):
+        answers.measure(request(tmp_path, ["fine", "endless"]), report, [].append)
+    assert time.monotonic() - started < 5
+    assert [each["file"] for each in report["results"]] == ["fine"]
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.alarm(0) == 0
+    assert not (tmp_path / "asked").exists()

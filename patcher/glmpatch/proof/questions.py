@@ -26,13 +26,13 @@ REFUSED = "refused: "
 
 
 class OneOf:
-    """Any of several answers is right."""
+    """Any of several answers is right; each is an answer, or a function that tells right ones."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = answers
 
     def __call__(self, answer: Any) -> bool:
-        return answer in self.answers
+        return any(_is(right, answer) for right in self.answers)
 
     def __str__(self) -> str:
         return joined(map(str, self.answers), N_("{one} or {other}"))
@@ -67,6 +67,8 @@ class Question:
 
     def is_right(self, answer: Any) -> bool:
         """Whether an answer, as it came back through JSON, is right."""
-        if callable(self.right):
-            return bool(self.right(answer))
-        return bool(answer == self.right)
+        return _is(self.right, answer)
+
+
+def _is(right: Any, answer: Any) -> bool:
+    return bool(right(answer) if callable(right) else answer == right)

@@ -69,3 +69,40 @@ def test_every_proper_subset_of_the_rewrites_fails_and_so_does_upstreams_budget(
         assert bool(short) is ("frames" not in name and name != "upstream's"), name
         assert all("t:1 must be larger than temporal_factor:2" in answer for answer in short)
     assert '"kept": 6084' in told["upstream's"]["a picture of 867 x 6771"]
+
+
+NEAREST = {
+    "no metadata": (
+        b"video_item = (video.copy(), video_metadata)",
+        b"video_item = video.copy()",
+    ),
+    "metadata of another video": (
+        b'"total_num_frames": num_frames',
+        b'"total_num_frames": 2 * num_frames',
+    ),
+    "two frames, never more": (b"num_frames = max(num_frames, 2)", b"num_frames = 2"),
+    "a small one": (
+        b"np.full((num_frames, width, height, 3)",
+        b"np.full((num_frames, width // 2, height // 2, 3)",
+    ),
+    "an odd frame is dropped": (
+        b"padded_num_frames = num_frames + num_frames",
+        b"padded_num_frames = num_frames - num_frames",
+    ),
+    "always resized": (b"if do_resize:", b"if True:"),
+}
+"""Edits of the mended file, after which a start would crash or the profile be too small."""
+
+
+def test_the_nearest_wrong_files_fail() -> None:
+    right = mended(PATCH, "0.10.1")
+    assert all(right.count(old) == 1 for old, _ in NEAREST.values())
+    files = {name: right.replace(*edit) for name, edit in NEAREST.items()}
+    found = prove(PATCH, "0.10.1", {"mended": right, **files})
+    assert [name for name, result in found.items() if result.crash] == []
+    assert [name for name, result in found.items() if result.passed] == ["mended"]
+    # By few questions each, or they would fail for another reason.
+    wrong = {name: {a.question for a in found[name].wrong_answers} for name in NEAREST}
+    assert "videos of all shapes" in wrong["two frames, never more"]
+    for name in ("an odd frame is dropped", "always resized"):
+        assert all(each.startswith("a video of ") for each in wrong[name]), name

@@ -6,9 +6,11 @@ and for all but ``prefix`` a ``limit``: ``size["longest_edge"]`` of the image pr
 ``budget``: ``kept``, the tokens of the dummy picture, and ``counted``, what the code says itself.
 ``picture`` (``width``, ``height``): ``made`` of it, ``counted`` and ``kept``.
 ``pictures``: the ``most`` tokens that any of some thousand shapes becomes, and ``kept``.
-``dummy video`` (``length`` of the context, ``frames`` that a user asks for): its ``frames``, and
-whether Transformers' video processor takes them.
-``videos`` (``length``): the ``most`` tokens that a video becomes, and ``kept``.
+``dummy video`` (``length`` of the context, ``frames`` that a user asks for): its ``frames`` beside
+those that were ``asked`` for, whether it has the ``size`` asked for, whether Transformers' video
+processor takes them, and whether its metadata have ``told`` of it what is so.
+``video`` (``width``, ``height``, ``frames``, ``resize``): ``made`` of it, and ``counted``.
+``videos`` (``length``): the ``most`` tokens that a video becomes, and ``kept``, by the dummy one.
 ``prefix`` (``prefix`` of the attention): the name under which the fused projection asks how it is
 quantised.
 
@@ -26,6 +28,7 @@ import tempfile
 import types
 from typing import Any
 
+from .. import dummies
 from . import attempt, candidate, refusal
 
 USUAL, SHORTEST, VIDEO = 28 * 28 * 2 * 6144, 112 * 112, 28 * 28 * 2 * 30000
@@ -91,7 +94,7 @@ class Budget:
                 return []
 
         self.builder = Builder(self.info)
-        self.builder_class = module.Glm4vDummyInputsBuilder
+        self.own_builder = module.Glm4vDummyInputsBuilder(self.info)
 
     def made(self, width: int, height: int) -> Any:
         """The tokens that Transformers makes of a picture."""
@@ -152,19 +155,59 @@ class Budget:
         return {"most": most, "kept": self.kept()}
 
     def dummy_video(self, length: int, frames: int = 0) -> Any:
-        given = {**self._dummy_video(length), "width": 56, "height": 56, "num_videos": 1}
-        takes = inspect.signature(self.builder_class._get_dummy_videos).parameters
+        given = {**self._dummy_video(length), **dummies.SMALL}
+        asked = given["num_frames"]
+        takes = inspect.signature(self.own_builder._get_dummy_videos).parameters
         if frames and "overrides" in takes:
             from vllm.config.multimodal import VideoDummyOptions
 
             given["overrides"] = VideoDummyOptions(count=1, num_frames=frames)
-        (made,) = self.builder_class._get_dummy_videos(self.builder, **given)
-        count = len(made[0])
+            asked = min(asked, frames)
+        made = dummies.make(self.own_builder, given)
+        count, *sides = dummies.measures(made)
         try:
-            self._video_tokens(count, 56, 56)
-            return {"frames": count, "taken": "yes"}
+            self._video_tokens(count, *sides)
+            taken = "yes"
         except ValueError as error:
-            return {"frames": count, "taken": refusal(error)}
+            taken = refusal(error)
+        return {
+            "asked": asked,
+            "frames": count,
+            "size": "yes" if sides == sorted(dummies.SMALL.values()) else str(sides),
+            "taken": taken,
+            "told": dummies.told(made),
+        }
+
+    def video(self, width: int, height: int, frames: int, resize: bool = True) -> Any:
+        """What the code counts for a film as it is, and what Transformers makes of it."""
+        sides = {"image_width": width, "image_height": height, "num_frames": frames}
+        if resize and hasattr(self.info, "get_num_video_tokens"):  # up to 0.25
+            counted = self.info.get_num_video_tokens(**sides)
+        else:
+            _, counted = self.info._get_vision_info(
+                **sides, do_resize=resize, max_image_pixels=VIDEO
+            )
+        return {"made": self._film(width, height, frames, resize), "counted": int(counted)}
+
+    def _film(self, width: int, height: int, frames: int, resize: bool) -> int:
+        """The tokens that Transformers' video processor makes; every version takes its frames with
+        metadata of which it takes all."""
+        import torch
+        from transformers.video_utils import VideoMetadata
+
+        told = VideoMetadata(
+            total_num_frames=frames, fps=2.0, duration=frames / 2, video_backend="opencv"
+        )
+        processor = self.videos_of.Glm4vVideoProcessor()
+        made = processor(
+            videos=[[torch.zeros((frames, height, width, 3)).numpy()]],
+            video_metadata=[[told]],
+            do_resize=resize,
+            do_rescale=False,
+            do_normalize=False,
+            return_tensors="pt",
+        )
+        return int(made["video_grid_thw"].prod() // processor.merge_size**2)
 
     def videos(self, length: int) -> Any:
         given = self._dummy_video(length)
@@ -174,8 +217,7 @@ class Budget:
                 side = int((VIDEO / frames / ratio) ** 0.5)
                 for short in (side, side + 14, 3 * side):
                     most = max(most, self._video_tokens(frames, short, int(short * ratio)))
-        kept = self._video_tokens(given["num_frames"], given["width"], given["height"])
-        return {"most": most, "kept": kept}
+        return {"most": most, "kept": self._video_tokens(*dummies.whole(self.own_builder, given))}
 
     def _video_tokens(self, frames: int, width: int, height: int) -> int:
         """The tokens that Transformers makes of a video, without making its pixels."""
