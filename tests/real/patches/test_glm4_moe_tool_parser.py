@@ -21,6 +21,8 @@ pytestmark = pytest.mark.real
 
 RELEASES = ("0.10.1", "0.14.1", "0.16.0", "0.19.1", "0.20.2", "0.23.0")
 """The lowest and the highest, and one of each way in which streams were made between."""
+ALONE = ("0.10.1", "0.16.0", "0.23.0")
+"""Those in which each rewrite is tried alone too, and not only left out."""
 TWICE = r"{\"city\": \"Paris\",\"days\": 3{\"city\": \"Paris\", \"days\": 3}"
 """What 42167 tells of 0.19.1."""
 NO_FUNCTION = "AttributeError: 'FunctionTool' object has no attribute 'function'"
@@ -154,7 +156,8 @@ def test_the_released_file_fails_and_only_the_whole_repair_passes(
     for rewrite in needed:
         rest = [each for each in needed if each != rewrite]
         files[f"without {rewrite}"] = source_of(PATCH, release, *rest)[0]
-        files[f"only {rewrite}"] = source_of(PATCH, release, rewrite)[0]
+        if release in ALONE:
+            files[f"only {rewrite}"] = source_of(PATCH, release, rewrite)[0]
     for name, (spoil, shown) in NEAREST.items():
         if release in shown:
             files[name] = spoil(right)
