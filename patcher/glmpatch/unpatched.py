@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Unpatched:
         return not self.releases or version is None or covers(self.releases, version)
 
 
+@functools.cache
 def unpatched() -> tuple[Unpatched, ...]:
     path = Path(__file__).parent / "patches" / "unpatched.json"
     entries = json.loads(path.read_text("utf-8"))

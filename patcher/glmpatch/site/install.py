@@ -111,6 +111,8 @@ def _kept_on(receipt: Receipt, tree: Tree, model: File, released: Collection[str
         first = earlier.before
     elif receipt.before == receipt.after or first not in released or now in released:
         return receipt
+    elif earlier is not None and set(receipt.rewrites) >= set(earlier.rewrites):
+        return receipt  # None of what was mended is left in it: it is another file, unpacked there.
     done = earlier.rewrites if earlier is not None else ()
     rewrites = tuple(dict.fromkeys((*done, *receipt.rewrites)))
     return replace(receipt, before=first, rewrites=rewrites)
